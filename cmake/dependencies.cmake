@@ -1,0 +1,35 @@
+if(NOT TARGET Eigen3::Eigen)
+    # Asked for without a version: Eigen 5 does not count itself compatible with a request for 3.4.
+    find_package(Eigen3 REQUIRED CONFIG)
+    if(Eigen3_VERSION VERSION_LESS 3.4)
+        message(FATAL_ERROR "residua needs Eigen 3.4 or newer, found ${Eigen3_VERSION} in ${Eigen3_DIR}")
+    endif()
+endif()
+
+if(NOT TARGET nlohmann_json::nlohmann_json)
+    # Only residua::io needs it, which a project that embeds this one may do without.
+    find_package(nlohmann_json 3.9 CONFIG QUIET)
+    if(NOT nlohmann_json_FOUND)
+        if(RESIDUA_BUILD_TESTS OR RESIDUA_BUILD_EXAMPLES OR RESIDUA_BUILD_BENCHMARKS)
+            message(FATAL_ERROR "residua's own programs need nlohmann_json 3.9 or newer (see cmake/setup.sh)")
+        endif()
+        message(STATUS "residua: nlohmann_json not found, residua::io is left out")
+    endif()
+endif()
+
+if(RESIDUA_BLAS)
+    find_package(BLAS REQUIRED)
+    find_package(LAPACK REQUIRED)
+endif()
+
+if(RESIDUA_CUDA)
+    if(NOT DEFINED CMAKE_CUDA_ARCHITECTURES AND NOT DEFINED ENV{CUDAARCHS})
+        set(CMAKE_CUDA_ARCHITECTURES "80;90" CACHE STRING "CUDA architectures")
+    endif()
+    # residua::cuda links CUDA::cudart; nvcc's default would add a second, static runtime.
+    if(NOT DEFINED CMAKE_CUDA_RUNTIME_LIBRARY)
+        set(CMAKE_CUDA_RUNTIME_LIBRARY Shared)
+    endif()
+    enable_language(CUDA)
+    find_package(CUDAToolkit REQUIRED)
+endif()

@@ -1,0 +1,42 @@
+# What this project's own programs share. Nothing here reaches residua::* targets or the installed package.
+include(${CMAKE_CURRENT_LIST_DIR}/warnings.cmake)
+include(${CMAKE_CURRENT_LIST_DIR}/sanitizers.cmake)
+
+add_library(residua_developer INTERFACE)
+target_link_libraries(residua_developer INTERFACE residua_warnings residua_sanitizers)
+target_compile_definitions(residua_developer INTERFACE
+    RESIDUA_TEST_DATA_DIR="${PROJECT_SOURCE_DIR}/tests/data"
+    RESIDUA_EXAMPLE_DATA_DIR="${PROJECT_SOURCE_DIR}/examples/data")
+
+if(RESIDUA_OPENMP)
+    find_package(OpenMP COMPONENTS CXX)
+    if(OpenMP_CXX_FOUND)
+        target_link_libraries(residua_developer INTERFACE OpenMP::OpenMP_CXX)
+        # Inline functions must be the same in every translation unit, also in those that nvcc compiles.
+        target_compile_options(residua_developer INTERFACE
+            $<$<COMPILE_LANG_AND_ID:CUDA,NVIDIA>:-Xcompiler=${OpenMP_CXX_FLAGS}>)
+    endif()
+endif()
+
+# Everything that nvcc compiles, as one target.
+if(RESIDUA_CUDA)
+    add_custom_target(cuda_programs)
+endif()
+
+# residua_add_program(<name> SOURCES <file>... [LIBRARIES <target>...] [CUDA])
+function(residua_add_program name)
+    cmake_parse_arguments(PARSE_ARGV 1 arg "CUDA" "" "SOURCES;LIBRARIES")
+    add_executable(${name} ${arg_SOURCES})
+    target_link_libraries(${name} PRIVATE residua::residua residua::io residua_developer ${arg_LIBRARIES})
+    if(arg_CUDA)
+        target_link_libraries(${name} PRIVATE residua::cuda)
+        add_dependencies(cuda_programs ${name})
+    endif()
+endfunction()
+
+# residua_tune(<name>): the flags of examples and benchmarks, where speed is what is shown.
+function(residua_tune name)
+    if(RESIDUA_NATIVE)
+        target_compile_options(${name} PRIVATE "$<$<COMPILE_LANGUAGE:CXX>:-march=native>")
+    endif()
+endfunction()

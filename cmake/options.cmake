@@ -1,0 +1,18 @@
+option(RESIDUA_BUILD_TESTS "Build the tests" ${PROJECT_IS_TOP_LEVEL})
+option(RESIDUA_BUILD_EXAMPLES "Build the examples" ${PROJECT_IS_TOP_LEVEL})
+option(RESIDUA_BUILD_BENCHMARKS "Build the benchmarks" OFF)
+option(RESIDUA_INSTALL "Generate the install rules" ${PROJECT_IS_TOP_LEVEL})
+
+option(RESIDUA_CUDA "Define residua::cuda (needs nvcc, cuBLAS and cuSOLVER)" OFF)
+option(RESIDUA_BLAS "Link BLAS and LAPACK to residua::residua and define RESIDUA_USE_BLAS" OFF)
+
+# These four concern this project's own programs, never its users.
+option(RESIDUA_OPENMP "Link OpenMP to tests, examples and benchmarks where it is found" ON)
+option(RESIDUA_NATIVE "Compile examples and benchmarks with -march=native" OFF)
+option(RESIDUA_WERROR "Treat warnings as errors" OFF)
+set(RESIDUA_SANITIZE "" CACHE STRING "Sanitizers, for example address;undefined")
+
+if(PROJECT_IS_TOP_LEVEL)
+    set(CMAKE_CXX_EXTENSIONS OFF)
+    set(CMAKE_CUDA_EXTENSIONS OFF)
+endif()

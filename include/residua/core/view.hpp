@@ -1,0 +1,42 @@
+#pragma once
+
+#include <type_traits>
+
+#include "residua/core/types.hpp"
+
+namespace residua {
+
+/// Non-owning row-major matrix: element (i, j) is data[i * stride + j], stride >= cols.
+///
+/// Whether `data` points to host or device memory is for the backend to say that reads it.
+template <class T>
+struct MatrixView {
+    T* data = nullptr;
+    Index rows = 0;
+    Index cols = 0;
+    Index stride = 0;
+
+    MatrixView() = default;
+    RESIDUA_HOST_DEVICE constexpr MatrixView(T* data_, Index rows_, Index cols_)
+        : data(data_), rows(rows_), cols(cols_), stride(cols_) {}
+    RESIDUA_HOST_DEVICE constexpr MatrixView(T* data_, Index rows_, Index cols_, Index stride_)
+        : data(data_), rows(rows_), cols(cols_), stride(stride_) {}
+
+    /// A view of mutable elements is a view of constant ones.
+    RESIDUA_HOST_DEVICE constexpr operator MatrixView<const T>() const requires(!std::is_const_v<T>) {
+        return {data, rows, cols, stride};
+    }
+
+    RESIDUA_HOST_DEVICE constexpr T& operator()(Index i, Index j) const { return data[i * stride + j]; }
+    RESIDUA_HOST_DEVICE constexpr T* row(Index i) const { return data + i * stride; }
+
+    /// Rows [i, i + count), columns [j, j + width).
+    RESIDUA_HOST_DEVICE constexpr MatrixView block(Index i, Index j, Index count, Index width) const {
+        return {data + i * stride + j, count, width, stride};
+    }
+    RESIDUA_HOST_DEVICE constexpr MatrixView row_range(Index i, Index count) const {
+        return block(i, 0, count, cols);
+    }
+};
+
+}  // namespace residua

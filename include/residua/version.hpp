@@ -1,0 +1,21 @@
+#pragma once
+
+// The build reads the version from these three lines.
+#define RESIDUA_VERSION_MAJOR 0
+#define RESIDUA_VERSION_MINOR 1
+#define RESIDUA_VERSION_PATCH 0
+
+namespace residua {
+
+/// Semantic version of the headers in use.
+struct Version {
+    int major;
+    int minor;
+    int patch;
+
+    friend constexpr bool operator==(const Version&, const Version&) = default;
+};
+
+inline constexpr Version version{RESIDUA_VERSION_MAJOR, RESIDUA_VERSION_MINOR, RESIDUA_VERSION_PATCH};
+
+}  // namespace residua
