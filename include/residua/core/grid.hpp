@@ -1,0 +1,82 @@
+#pragma once
+
+#include <concepts>
+
+#include "residua/core/error.hpp"
+#include "residua/core/math.hpp"
+#include "residua/core/types.hpp"
+
+namespace residua {
+
+/// What a grid stores per group of one output row. The meaning of `zero` is the grid's own: a code for
+/// integers, an offset for grids with a minimum, unused for symmetric codebooks.
+template <Real T>
+struct GridParams {
+    T scale;
+    T zero;
+};
+
+/// Search for the range that is worth covering: both ends of [min, max] are shrunk by
+/// p = 1 - shrink * i / steps, i = 0 ... steps - 1, and the p with the least sum |w - q(w)|^norm is kept.
+struct ClipSearch {
+    bool enabled = false;
+    double norm = 2.4;
+    int steps = 80;
+    double shrink = 0.8;
+
+    void validate() const {
+        require(norm > 0 && norm <= 16, "ClipSearch: norm is", norm, "in (0, 16]");
+        require(steps >= 1 && steps <= 10000, "ClipSearch: steps is", steps, "in [1, 10000]");
+        require(shrink > 0 && shrink < 1, "ClipSearch: shrink is", shrink, "in (0, 1)");
+    }
+
+    RESIDUA_HOST_DEVICE double factor(int step) const { return 1.0 - shrink * step / steps; }
+    RESIDUA_HOST_DEVICE int candidates() const { return enabled ? steps : 1; }
+};
+
+/// The type that scales are stored in; a fit rounds to it, so that codes are exact for the stored scale.
+enum class ScaleType { Float32, Float16, BFloat16 };
+
+/// `value` > 0 rounded to `type`, kept within its positive finite range.
+template <Real T>
+RESIDUA_HOST_DEVICE inline T round_scale(T value, ScaleType type) {
+    constexpr float float_min = 0x1.0p-126f;
+    constexpr float float_max = 0x1.fffffep+127f;
+    const float scale = static_cast<float>(clamp(value, T(float_min), T(float_max)));
+    switch (type) {
+        case ScaleType::Float16:
+            return T(float(float16(clamp(scale, float16::min_positive, float16::max))));
+        case ScaleType::BFloat16:
+            return T(float(bfloat16(clamp(scale, bfloat16::min_positive, bfloat16::max))));
+        case ScaleType::Float32:
+            break;
+    }
+    return T(scale);
+}
+
+/// A finite set of values, at most 256 of them, that a group's weights are rounded to.
+///
+/// For a type G to be a Grid<T>, with `g` a G, `p` a GridParams<T>, finite `x`:
+///   1. g.levels() is the number of codes; every code is below it.
+///   2. g.params(low, high), low <= 0 <= high, gives the parameters that cover [low, high]; scale > 0 and
+///   both
+///      are exactly what a file stores. low = high = 0 is valid.
+///   3. g.encode(x, p) is the code, as an int, of the grid point nearest to x. It is total (NaN included)
+///   and,
+///      for speed, free of branches.
+///   4. g.decode(code, p) is the value of a code, and g.encode(g.decode(code, p), p) decodes to the same
+///   value.
+///   5. g.clip is the ClipSearch of the fit; g.validate() throws std::invalid_argument for unusable settings.
+///   6. G is trivially copyable; encode, decode and params run on host and device.
+template <class G, class T>
+concept Grid = Real<T> && std::is_trivially_copyable_v<G> &&
+    requires(const G grid, T x, int code, GridParams<T> params) {
+    { grid.levels() } -> std::same_as<int>;
+    { grid.params(x, x) } -> std::same_as<GridParams<T>>;
+    { grid.encode(x, params) } -> std::same_as<int>;
+    { grid.decode(code, params) } -> std::same_as<T>;
+    { grid.clip } -> std::convertible_to<ClipSearch>;
+    grid.validate();
+};
+
+}  // namespace residua

@@ -1,0 +1,64 @@
+#pragma once
+
+#include <cmath>
+
+#include "residua/core/types.hpp"
+
+namespace residua {
+
+/// Nearest integer, ties to even.
+template <Real T>
+RESIDUA_HOST_DEVICE inline T round_to_even(T x) {
+#if defined(__CUDA_ARCH__)
+    return rint(x);
+#else
+    return std::nearbyint(x);
+#endif
+}
+
+/// x limited to [low, high]; NaN becomes `low`, so that the result always converts to an integer.
+template <Real T>
+RESIDUA_HOST_DEVICE constexpr T clamp(T x, T low, T high) {
+    const T limited = x < high ? x : high;
+    return x > low ? limited : low;
+}
+
+/// x^p for x >= 0, p > 0.
+RESIDUA_HOST_DEVICE inline double power(double x, double p) { return std::pow(x, p); }
+
+/// x^p for x >= 0, 0 < p <= 16, as 2^(p log2 x) by two polynomials; relative error below p 1e-5.
+///
+/// For loops over many errors, as vector code. Hence masks: a compiler would make branches of conditions.
+RESIDUA_HOST_DEVICE inline float power(float x, float p) {
+    constexpr std::int32_t least_normal = 0x00800000;
+    const std::int32_t given = std::bit_cast<std::int32_t>(x);
+    const std::int32_t vanishes = (given - least_normal) >> 31;
+    const std::int32_t bits = (given & ~vanishes) | (least_normal & vanishes);
+
+    // x = 2^e (1 + t) with 1 + t in [sqrt(1/2), sqrt(2)); log2(1 + t) within 3e-7
+    constexpr std::int32_t root_half = 0x3f3504f3;
+    const std::int32_t shifted = bits - root_half;
+    const float e = static_cast<float>(shifted >> 23);
+    const float t = std::bit_cast<float>((shifted & 0x7fffff) + root_half) - 1.0f;
+    const float log2x =
+        e +
+        t * (1.44269967f +
+             t * (-0.721375823f +
+                  t * (0.480466247f +
+                       t * (-0.358963192f + t * (0.297250599f + t * (-0.272686660f + t * 0.170658022f))))));
+
+    // 2^y = 2^i 2^f with f in [-1/2, 1/2]; 2^f within 1e-7
+    const float y = p * log2x;
+    const float i = round_to_even(y);
+    const float f = y - i;
+    std::int32_t exponent = static_cast<std::int32_t>(i);
+    exponent = exponent > -126 ? exponent : -126;
+    exponent = exponent < 127 ? exponent : 127;
+    const float mantissa =
+        1.0f + f * (0.693147242f +
+                    f * (0.240221068f + f * (0.0555029735f + f * (0.00967603642f + f * 0.00134100043f))));
+    const float result = std::bit_cast<float>((exponent + 127) << 23) * mantissa;
+    return std::bit_cast<float>(std::bit_cast<std::int32_t>(result) & ~vanishes);
+}
+
+}  // namespace residua

@@ -1,0 +1,85 @@
+#pragma once
+
+#include <functional>
+
+#include "residua/core/error.hpp"
+#include "residua/core/types.hpp"
+
+namespace residua {
+
+/// The order in which columns are quantized. Codes are always returned in the original order.
+enum class Ordering {
+    Natural,     ///< as stored
+    Activation,  ///< descending diag H; without static groups the group index of neighbours differs
+    GroupAware,  ///< groups by descending mean of diag H, columns within each group by descending diag H:
+                 ///< the stored group index stays monotonic
+};
+
+/// The "current weight" v_i that the residual terms of GPTAQ and ResComp see.
+enum class ResidualView {
+    Compensated,  ///< c_i, as in the papers' equations; independent of the block size
+    Quantized,    ///< c_i within a block, q_i for later blocks: the published GPTAQ, and ResComp at 2 bits
+    Clamped,  ///< c_i within a block, then c_i limited to the range of the block's last group: the published
+              ///< ResComp at 3 bits and above
+};
+
+/// The weights that a group's grid is fitted to.
+enum class GroupScales {
+    Current,  ///< compensated for every column before the group, dead columns cleared
+    Stale,  ///< compensated for earlier blocks only; per-channel grids before dead columns are cleared, as in
+            ///< the published code
+};
+
+/// H + lambda * mean(diag H) * I. When H is not positive definite, lambda is raised and the factorization is
+/// tried again; the report tells which lambda was used.
+struct Damping {
+    double initial = 0.01;
+    double growth = 10;        ///< factor from one try to the next
+    double retry_from = 1e-4;  ///< least lambda of a retry
+    int max_retries = 4;
+
+    void validate() const {
+        require(initial >= 0 && initial <= 1e6, "Damping: initial is", initial, "in [0, 1e6]");
+        require(growth > 1 && growth <= 1e6, "Damping: growth is", growth, "in (1, 1e6]");
+        require(retry_from > 0 && retry_from <= 1e6, "Damping: retry_from is", retry_from, "in (0, 1e6]");
+        require(max_retries >= 0 && max_retries <= 100, "Damping: max_retries is", max_retries,
+                "in [0, 100]");
+    }
+
+    double next(double lambda) const { return lambda * growth > retry_from ? lambda * growth : retry_from; }
+    friend bool operator==(const Damping&, const Damping&) = default;
+};
+
+/// How far a solve has come: `done` of `total` columns, counted once for every slab of rows.
+struct Progress {
+    Index done = 0;
+    Index total = 0;
+};
+
+struct SolverOptions {
+    static constexpr Index per_channel = -1;
+
+    Index group_size = 128;  ///< input columns that share a scale; per_channel: one scale for each output row
+    Index block_size =
+        128;  ///< columns of one sweep; changes speed alone unless `view` or `scales` say otherwise
+    Damping damping = {};
+    Ordering ordering = Ordering::Natural;
+    bool static_groups =
+        false;  ///< groups of the original order, fitted before the first column is quantized
+    ResidualView view = ResidualView::Compensated;
+    GroupScales scales = GroupScales::Current;
+    bool report_objective = true;  ///< costs about as much as a GPTQ solve without its factorization
+
+    /// Called on the calling thread after every block of columns; `false` cancels the solve, whose result
+    /// then has Status::Cancelled and no codes.
+    std::function<bool(const Progress&)> progress = {};
+
+    void validate() const {
+        require(group_size >= 1 || group_size == per_channel, "SolverOptions: group_size is", group_size,
+                "at least 1, or -1 for one scale per output channel");
+        require(block_size >= 1, "SolverOptions: block_size is", block_size, "at least 1");
+        damping.validate();
+    }
+};
+
+}  // namespace residua

@@ -1,0 +1,102 @@
+#pragma once
+
+#include <algorithm>
+#include <numeric>
+#include <span>
+#include <vector>
+
+#include "residua/core/options.hpp"
+
+namespace residua {
+
+/// 0, 1, ... n - 1.
+inline std::vector<Index> natural_order(Index n) {
+    std::vector<Index> order(static_cast<std::size_t>(n));
+    std::iota(order.begin(), order.end(), Index(0));
+    return order;
+}
+
+/// Positions p in the order of quantization -> original columns. `diagonal` (in_features) is that of H; ties
+/// keep their original order.
+template <Real T>
+std::vector<Index> column_order(std::span<const T> diagonal, Ordering ordering, Index group_size) {
+    const Index n = static_cast<Index>(diagonal.size());
+    const auto diag = [&](Index j) { return diagonal[static_cast<std::size_t>(j)]; };
+    const auto descending = [&](Index a, Index b) { return diag(a) > diag(b); };
+
+    std::vector<Index> order = natural_order(n);
+    if (ordering == Ordering::Activation) std::stable_sort(order.begin(), order.end(), descending);
+    if (ordering == Ordering::GroupAware) {
+        const Index width = group_size > 0 ? std::min(group_size, n) : n;
+        const Index count = (n + width - 1) / width;
+        std::vector<double> mean(static_cast<std::size_t>(count));
+        std::vector<Index> groups(static_cast<std::size_t>(count));
+        for (Index g = 0; g < count; ++g) {
+            const auto first = diagonal.begin() + g * width;
+            const auto last = diagonal.begin() + std::min(n, (g + 1) * width);
+            mean[static_cast<std::size_t>(g)] = std::accumulate(first, last, 0.0) / double(last - first);
+            groups[static_cast<std::size_t>(g)] = g;
+        }
+        std::stable_sort(groups.begin(), groups.end(), [&](Index a, Index b) {
+            return mean[static_cast<std::size_t>(a)] > mean[static_cast<std::size_t>(b)];
+        });
+        auto next = order.begin();
+        for (const Index g : groups) {
+            const auto first = next;
+            for (Index j = g * width; j < std::min(n, (g + 1) * width); ++j) *next++ = j;
+            std::stable_sort(first, next, descending);
+        }
+    }
+    return order;
+}
+
+/// One group: consecutive columns [begin, end) of the order of quantization, stored as group `id`.
+struct GroupRange {
+    Index begin = 0;
+    Index end = 0;
+    Index id = 0;
+};
+
+/// Which group each column belongs to, and when its grid can be fitted.
+struct GroupLayout {
+    Index count = 1;
+    std::vector<Index> of_position;       ///< (in_features) group of the p-th quantized column
+    std::vector<std::int32_t> of_column;  ///< (in_features) group of the original column
+    std::vector<GroupRange> ranges;       ///< groups fitted when their first column is reached; else empty
+    std::vector<std::vector<Index>> members;  ///< (count) positions of groups fitted beforehand; else empty
+};
+
+inline GroupLayout group_layout(std::span<const Index> order, const SolverOptions& options) {
+    const Index n = static_cast<Index>(order.size());
+    const Index width =
+        options.group_size == SolverOptions::per_channel ? n : std::min(options.group_size, n);
+    GroupLayout layout;
+    layout.count = (n + width - 1) / width;
+    layout.of_position.resize(order.size());
+    layout.of_column.resize(order.size());
+
+    // Groups of the original order, unless activation order makes groups of what is quantized together.
+    const bool by_position = options.ordering == Ordering::Activation && !options.static_groups;
+    for (std::size_t p = 0; p < order.size(); ++p) {
+        const Index group = (by_position ? static_cast<Index>(p) : order[p]) / width;
+        layout.of_position[p] = group;
+        layout.of_column[static_cast<std::size_t>(order[p])] = static_cast<std::int32_t>(group);
+    }
+
+    if (options.static_groups || options.group_size == SolverOptions::per_channel) {
+        layout.members.resize(static_cast<std::size_t>(layout.count));
+        for (Index p = 0; p < n; ++p) {
+            const Index group = layout.of_position[static_cast<std::size_t>(p)];
+            layout.members[static_cast<std::size_t>(group)].push_back(p);
+        }
+        return layout;
+    }
+    for (Index p = 0; p < n; ++p) {
+        const Index group = layout.of_position[static_cast<std::size_t>(p)];
+        if (layout.ranges.empty() || layout.ranges.back().id != group) layout.ranges.push_back({p, p, group});
+        layout.ranges.back().end = p + 1;
+    }
+    return layout;
+}
+
+}  // namespace residua
