@@ -1,0 +1,117 @@
+#pragma once
+
+#include <concepts>
+#include <span>
+#include <vector>
+
+#include "residua/backend/sweep_block.hpp"
+#include "residua/core/grid.hpp"
+#include "residua/core/integer_grid.hpp"
+#include "residua/core/rule.hpp"
+
+namespace residua {
+
+/// Whether a product reads its left factor as stored or transposed.
+enum class Transpose { No, Yes };
+
+namespace detail {
+
+/// The simplest rule, to state what a backend's sweep must accept.
+struct ProbeRule {
+    static constexpr const char* name = "probe";
+    static constexpr Target target = Target::Original;
+    static constexpr bool residual_feedback = false;
+    template <Real T>
+    RESIDUA_HOST_DEVICE T fed_back(T q, T, T) const {
+        return q;
+    }
+    template <Real T>
+    RESIDUA_HOST_DEVICE T fed_forward(T, T) const {
+        return T(0);
+    }
+    double shift() const { return 0; }
+    void validate() const {}
+};
+
+}  // namespace detail
+
+/// The operations that the solvers are written in. A backend decides where memory lies and how work is
+/// divided; every result is that of the equation beside the operation, up to rounding.
+///
+/// Memory
+///   1. B::Matrix<U> owns a row-major (rows, cols) matrix, movable; b.allocate<U>(rows, cols) leaves its
+///   contents
+///      unspecified. Views passed to operations point into such matrices unless said otherwise.
+///   2. Operations may run asynchronously but behave as if in order. b.read(view) -> std::vector waits for
+///   and
+///      copies a row-major matrix to the host; b.write(values, view) copies host values in.
+///   3. b.timestamp() marks a point in that order; b.seconds(from, to) is the time between two marks.
+///   4. b.slab_rows(in_features, out_features) > 0 is how many output rows to process together.
+/// Moments (x and x_fp: (tokens, in_features), any Element, wherever the backend accepts activations;
+/// weights: empty, or one host value per token; tokens of weight 0 are not read)
+///   5. b.accumulate_gram(x, weights, H): upper triangle of H += sum_t w_t x_t x_t'.
+///   6. b.accumulate_cross(x, x_fp, weights, D): D += sum_t w_t (x_fp_t - x_t) x_t'.
+///   7. b.add(A, C): C += A.  b.subtract(A, C): C -= A.  b.mirror(H): copies the upper triangle to the lower.
+/// Factorization
+///   8. b.diagonal(A) -> std::vector<T>.
+///   9. b.permute(A, order, C): C_ij = A_{order_i order_j}.
+///      b.permute_transposed(A, order, C): C_ij = A_{order_j order_i}.  b.clear_row / b.clear_column(A, i).
+///      b.keep_strict_lower(A): A_ij = 0 for j >= i.
+///  10. b.set_diagonal(A, host values).
+///  11. b.cholesky_upper(A) -> bool: A = R R', R upper triangular, in place; the strict lower triangle is
+///  neither
+///      read nor specified afterwards. False if A is not positive definite (A is then unspecified).
+/// Products
+///  12. b.multiply(alpha, Transpose, A, X, beta, C): C = beta C + alpha op(A) X; beta = 0 does not read C.
+///  13. b.solve_upper(R, X): X <- R^-1 X.  b.solve_upper_transposed(R, X): X <- R^-T X.
+///  14. b.dot(A, C) -> double: sum_ij A_ij C_ij.  b.copy(A, C).  b.set_zero(C).
+/// Columns (one column of the layer per row, see SweepBlock)
+///  15. b.load_columns(W (rows, in_features), order, C, flag): C_kr = W_{r order_k}; *flag = 1 if W holds NaN
+///  or
+///      infinity. b.store_columns(C, order, Q): Q_{r order_k} = C_kr.  b.transpose(A, C): C = A'. Of T and
+///      Code.
+///  16. b.fit(grid, C, members, scales, zeros): fits the grid of each group to the columns members[group].
+///  17. b.round(grid, C, group_of, scales, zeros, codes): nearest grid points.
+///      b.subtract_decoded(grid, codes, group_of, scales, zeros, C): C -= decode(codes).
+///  18. b.sweep(rule, grid, block): the recurrence of core/rule.hpp for one SweepBlock, grids included.
+template <class B, class T>
+concept Backend = Real<T> && requires(B& b, MatrixView<T> a, MatrixView<const T> c, MatrixView<Code> codes,
+                                      std::span<const float> weights, std::span<const Index> order,
+                                      std::span<const std::vector<Index>> members, std::vector<T> values,
+                                      Code* flag, const IntegerGrid& grid, const SweepBlock<T>& block) {
+    { b.template allocate<T>(Index(), Index()).view() } -> std::same_as<MatrixView<T>>;
+    { b.template allocate<Code>(Index(), Index()).view() } -> std::same_as<MatrixView<Code>>;
+    { b.read(c) } -> std::same_as<std::vector<T>>;
+    b.write(values, a);
+    { b.seconds(b.timestamp(), b.timestamp()) } -> std::same_as<double>;
+    { b.slab_rows(Index(), Index()) } -> std::same_as<Index>;
+    b.accumulate_gram(c, weights, a);
+    b.accumulate_cross(c, c, weights, a);
+    b.add(c, a);
+    b.subtract(c, a);
+    b.mirror(a);
+    { b.diagonal(c) } -> std::same_as<std::vector<T>>;
+    b.permute(c, order, a);
+    b.permute_transposed(c, order, a);
+    b.clear_row(a, Index());
+    b.clear_column(a, Index());
+    b.keep_strict_lower(a);
+    b.set_diagonal(a, values);
+    { b.cholesky_upper(a) } -> std::same_as<bool>;
+    b.multiply(T(), Transpose::Yes, c, c, T(), a);
+    b.solve_upper(c, a);
+    b.solve_upper_transposed(c, a);
+    { b.dot(c, c) } -> std::same_as<double>;
+    b.copy(c, a);
+    b.set_zero(a);
+    b.load_columns(c, order, a, flag);
+    b.store_columns(MatrixView<const Code>(codes), order, codes);
+    b.transpose(c, a);
+    b.transpose(MatrixView<const Code>(codes), codes);
+    b.fit(grid, c, members, a, a);
+    b.round(grid, c, order, c, c, codes);
+    b.subtract_decoded(grid, codes, order, c, c, a);
+    b.sweep(detail::ProbeRule(), grid, block);
+};
+
+}  // namespace residua

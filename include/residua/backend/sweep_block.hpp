@@ -1,0 +1,40 @@
+#pragma once
+
+#include <span>
+
+#include "residua/core/ordering.hpp"
+#include "residua/core/view.hpp"
+
+namespace residua {
+
+/// One block of columns [begin, end) of the order of quantization, for a slab of output rows.
+///
+/// All matrices here hold one column of the layer per row, so that the output rows, which are independent of
+/// each other, lie side by side for vector lanes and device threads.
+template <Real T>
+struct SweepBlock {
+    Index begin = 0;
+    Index end = 0;
+    Index reach = 0;  ///< max(end, end of every group in `fits`)
+
+    MatrixView<T> columns;       ///< (in_features, rows) in: W_i, i >= begin; out: t_i - s_i in [begin, end)
+    MatrixView<const T> target;  ///< (reach - begin, rows) t_i so far; read if the target is Forwarded
+    MatrixView<const T> feedback;  ///< (reach - begin, rows) sum_{i < begin} (t_i - s_i) R_ij
+    MatrixView<T> forward;  ///< (in_features, rows) out: a_i in [begin, end); if the target is Forwarded
+
+    MatrixView<const T> factor;      ///< (in_features, in_features) R; the upper triangle is read
+    MatrixView<const T> projection;  ///< (in_features, in_features) P'; the strict lower triangle is read
+
+    MatrixView<Code> codes;  ///< (in_features, rows) out: codes of [begin, end)
+    MatrixView<T> scales;    ///< (groups, rows) in and, for the groups in `fits`, out
+    MatrixView<T> zeros;     ///< (groups, rows) likewise
+
+    std::span<const GroupRange> fits;  ///< groups whose first column is in [begin, end), in that order
+    std::span<const Index> group_of;   ///< (in_features) group of each column
+    ResidualView view = ResidualView::Compensated;
+    GroupScales fit_on = GroupScales::Current;
+
+    Code* overflow = nullptr;  ///< out: set to 1 where a compensated weight is NaN or infinite
+};
+
+}  // namespace residua
