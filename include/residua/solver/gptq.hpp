@@ -1,0 +1,33 @@
+#pragma once
+
+#include "residua/core/rule.hpp"
+
+namespace residua {
+
+/// GPTQ (arXiv 2210.17323): each column's rounding error is compensated by the columns that are still free.
+///
+/// Minimizes  |(W - Q) X|^2  one column at a time, t = W, s = q.
+///
+/// Needs   moments (H).
+/// Costs   n^3/3 (factor) + m n^2 operations.
+struct GPTQ {
+    static constexpr const char* name = "GPTQ";
+    static constexpr Target target = Target::Original;
+    static constexpr bool residual_feedback = false;
+
+    void validate() const {}
+
+    template <Real T>
+    RESIDUA_HOST_DEVICE constexpr T fed_back(T q, T, T) const {
+        return q;
+    }
+    template <Real T>
+    RESIDUA_HOST_DEVICE constexpr T fed_forward(T, T) const {
+        return T(0);
+    }
+    double shift() const { return 0; }
+};
+
+static_assert(Rule<GPTQ>);
+
+}  // namespace residua

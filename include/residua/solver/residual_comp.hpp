@@ -1,0 +1,66 @@
+#pragma once
+
+#include "residua/core/error.hpp"
+#include "residua/core/rule.hpp"
+
+namespace residua {
+
+/// ResComp (arXiv 2604.07955): GPTAQ that also aligns with the original instead of the compensated weights.
+///
+/// The published method adds the residual beta (W_i - v_i) through a matrix of its own, built from H + D.
+/// Since triu(H U', strict) U = I - diag(R) U for U = R^-1, that matrix is P plus the feedback of GPTQ
+/// itself, and the whole effect is a_i = alpha v_i + beta (W_i - v_i) and s_i = q_i - beta (W_i - v_i).
+///
+/// Needs   moments with reference inputs (H and D).
+/// Costs   what GPTAQ costs.
+struct ResidualComp {
+    static constexpr const char* name = "ResComp";
+    static constexpr Target target = Target::Forwarded;
+    static constexpr bool residual_feedback = true;
+
+    double alpha = 0.25;  ///< weight of the residual of the inputs
+    double beta = 0.25;   ///< weight of the residual of the weights; 0 is GPTAQ
+
+    void validate() const {
+        require(alpha >= 0 && alpha <= 1, "ResidualComp: alpha is", alpha, "in [0, 1]");
+        require(beta >= 0 && beta <= 1, "ResidualComp: beta is", beta, "in [0, 1]");
+    }
+
+    template <Real T>
+    RESIDUA_HOST_DEVICE constexpr T fed_back(T q, T v, T w) const {
+        return q - T(beta) * (w - v);
+    }
+    template <Real T>
+    RESIDUA_HOST_DEVICE constexpr T fed_forward(T v, T w) const {
+        return T(alpha) * v + T(beta) * (w - v);
+    }
+    double shift() const { return 0; }
+};
+
+/// GPTQ + ResComp: the part of ResComp that needs no reference inputs (D = 0).
+///
+/// Needs   moments (H); reference inputs are ignored.
+/// Costs   what GPTQ costs.
+struct GPTQResidualComp {
+    static constexpr const char* name = "GPTQ+ResComp";
+    static constexpr Target target = Target::Original;
+    static constexpr bool residual_feedback = true;
+
+    double beta = 0.25;  ///< weight of the residual of the weights; 0 is GPTQ
+
+    void validate() const { require(beta >= 0 && beta <= 1, "GPTQResidualComp: beta is", beta, "in [0, 1]"); }
+
+    template <Real T>
+    RESIDUA_HOST_DEVICE constexpr T fed_back(T q, T v, T w) const {
+        return q - T(beta) * (w - v);
+    }
+    template <Real T>
+    RESIDUA_HOST_DEVICE constexpr T fed_forward(T, T) const {
+        return T(0);
+    }
+    double shift() const { return 0; }
+};
+
+static_assert(Rule<ResidualComp> && Rule<GPTQResidualComp>);
+
+}  // namespace residua

@@ -1,0 +1,158 @@
+#pragma once
+
+#include <memory>
+#include <optional>
+
+#include "residua/moments.hpp"
+#include "residua/solver/gptaq.hpp"
+#include "residua/solver/gptq.hpp"
+#include "residua/solver/objective.hpp"
+#include "residua/solver/quantized_matrix.hpp"
+#include "residua/solver/recurrence.hpp"
+#include "residua/solver/residual_comp.hpp"
+#include "residua/solver/round_to_nearest.hpp"
+#include "residua/solver/shifted_target.hpp"
+
+namespace residua {
+
+/// Quantizes the weights of linear layers, given the moments of their inputs.
+///
+/// Every method is the one recurrence of core/rule.hpp; the rule says which. With H = R R', R upper
+/// triangular, and columns in the order of quantization:
+///
+///     c_k = t_k + sum_{i<k} (t_i - s_i) R_ik / R_kk,   q_k = Q(c_k)
+///
+/// A complete program:
+///
+///     #include <residua/residua.hpp>
+///
+///     residua::EigenBackend cpu;
+///     residua::GPTQSolver<float, residua::EigenBackend> solver(cpu, in_features);
+///     solver.accumulate(residua::MatrixView<const float>(x, tokens, in_features));      // for every batch
+///     auto layer = solver.quantize(residua::MatrixView<const float>(w, out_features, in_features),
+///                                  residua::IntegerGrid{.bits = 4});
+///     // layer.codes(i, j), layer.scales(i, g), layer.zeros(i, g) with g = layer.group_index[j]
+///
+/// Moments are factored at the first solve after a change, so several weights (q, k and v), grids or bit
+/// widths cost one factorization; solvers with the same ordering and damping on the same Moments share it
+/// too.
+///
+/// \tparam M  a Rule: GPTQ, GPTAQ, ResidualComp, GPTQResidualComp, ShiftedTarget or one of your own
+/// \tparam T  float or double: what moments, factor and compensation are computed in
+/// \tparam B  a Backend for T
+template <Rule M, Real T, Backend<T> B>
+class Solver {
+  public:
+    /// Owns its moments. `backend` must outlive the solver. Throws std::invalid_argument for unusable
+    /// options.
+    Solver(B& backend, Index in_features, SolverOptions options = {}, M rule = {})
+        : owned_(std::in_place, backend, in_features), options_(std::move(options)), rule_(rule) {
+        validate();
+    }
+
+    /// Reads `moments`, which must outlive the solver.
+    explicit Solver(const Moments<T, B>& moments, SolverOptions options = {}, M rule = {})
+        : shared_(&moments), options_(std::move(options)), rule_(rule) {
+        validate();
+    }
+
+    const Moments<T, B>& moments() const { return owned_ ? *owned_ : *shared_; }
+    const SolverOptions& options() const { return options_; }
+    const M& rule() const { return rule_; }
+
+    /// Adds a batch of activations to the solver's own moments, see Moments::accumulate.
+    template <Element In>
+    void accumulate(MatrixView<const In> x, std::span<const float> weights = {}) {
+        own().accumulate(x, weights);
+    }
+    template <Element In>
+    void accumulate(MatrixView<const In> x, MatrixView<const In> x_fp, std::span<const float> weights = {}) {
+        own().accumulate(x, x_fp, weights);
+    }
+
+    /// Quantizes `weights` (out_features, in_features) onto `grid`.
+    ///
+    /// Throws std::invalid_argument if the shape does not match, no token was accumulated or the rule needs
+    /// reference inputs that the moments lack. Everything numerical is in the report.
+    template <Element In, Grid<T> G>
+    QuantizedMatrix<T, B, G> quantize(MatrixView<const In> weights, const G& grid) const {
+        check(weights);
+        grid.validate();
+
+        QuantizedMatrix<T, B, G> result{.grid = grid};
+        result.report.tokens = moments().tokens();
+        result.report.asymmetric_target = M::target != Target::Original;
+        B& backend = moments().backend();
+
+        const auto start = backend.timestamp();
+        const auto factorization = moments().factorization(FactorizationKey(options_));
+        result.report.status = factorization->status();
+        result.report.damping = factorization->damping();
+        result.report.damping_retries = factorization->retries();
+        result.report.dead_columns.assign(factorization->dead_columns().begin(),
+                                          factorization->dead_columns().end());
+        if (!result) return result;
+
+        Recurrence<M, T, B, G> recurrence(rule_, grid, options_, *factorization);
+        recurrence.prepare(weights.rows);
+        const auto factored = backend.timestamp();
+        recurrence.run(weights, result);
+        const auto swept = backend.timestamp();
+        if (result && options_.report_objective) {
+            const auto rounded = round_to_nearest<T>(backend, weights, grid, options_.group_size);
+            const auto values = objectives(moments(), weights, {&rounded, &result});
+            result.report.round_to_nearest = values[0];
+            result.report.objective = values[1];
+        }
+        const auto finished = backend.timestamp();
+
+        result.report.seconds = {backend.seconds(start, factored), backend.seconds(factored, swept),
+                                 backend.seconds(swept, finished)};
+        return result;
+    }
+
+  private:
+    void validate() const {
+        options_.validate();
+        rule_.validate();
+    }
+
+    Moments<T, B>& own() {
+        require(owned_.has_value(), "Solver::accumulate: moments are", "shared", "the solver's own");
+        return *owned_;
+    }
+
+    template <class In>
+    void check(MatrixView<const In> weights) const {
+        const Index n = moments().in_features();
+        require(weights.rows >= 1, "Solver::quantize: weights has rows:", weights.rows, "at least 1");
+        require(weights.cols == n, "Solver::quantize: weights has columns:", weights.cols,
+                std::to_string(n) + " (in_features)");
+        require(weights.stride >= n, "Solver::quantize: weights has stride", weights.stride,
+                "at least its columns");
+        require(weights.data != nullptr, "Solver::quantize: weights is", "null", "a matrix");
+        require(moments().tokens() >= 1, "Solver::quantize: accumulated tokens:", moments().tokens(),
+                "at least 1");
+        require(M::target == Target::Original || moments().has_reference(),
+                std::string("Solver::quantize: reference inputs x_fp were"), "not accumulated",
+                std::string("them, for ") + M::name + " needs D");
+    }
+
+    std::optional<Moments<T, B>> owned_;
+    const Moments<T, B>* shared_ = nullptr;
+    SolverOptions options_;
+    M rule_;
+};
+
+template <class T, class B>
+using GPTQSolver = Solver<GPTQ, T, B>;
+template <class T, class B>
+using GPTAQSolver = Solver<GPTAQ, T, B>;
+template <class T, class B>
+using ResidualCompSolver = Solver<ResidualComp, T, B>;
+template <class T, class B>
+using GPTQResidualCompSolver = Solver<GPTQResidualComp, T, B>;
+template <class T, class B>
+using ShiftedTargetSolver = Solver<ShiftedTarget, T, B>;
+
+}  // namespace residua
