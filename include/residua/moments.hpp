@@ -119,6 +119,12 @@ class Moments {
         return state_->factorization;
     }
 
+    /// Frees the memory of the factorization; the next solve makes it anew.
+    void forget_factorization() const {
+        const std::lock_guard lock(mutex());
+        state_->factorization.reset();
+    }
+
   private:
     struct State {
         std::mutex mutex;

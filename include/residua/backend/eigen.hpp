@@ -91,9 +91,9 @@ class EigenBackend : public HostBackend {
 
     template <Element In, Real T>
     void accumulate_gram(MatrixView<const In> x, std::span<const float> weights, MatrixView<T> h) {
-        Dense<T> scratch;
+        Matrix<T> scratch = workspace<T>(batch_tokens, x.cols);
         for_batches<T>(x.rows, weights, [&](const std::vector<Index>& tokens, const std::vector<T>& roots) {
-            const MatrixView<const T> batch = gather_tokens(tokens, roots, scratch, x);
+            const MatrixView<const T> batch = gather_tokens(tokens, roots, x, {}, scratch);
             upper_tiles(h.rows, [&](Index i, Index j, Index height, Index width) {
                 product(T(1), Transpose::Yes, batch.block(0, i, batch.rows, height),
                         batch.block(0, j, batch.rows, width), T(1), h.block(i, j, height, width));
@@ -104,11 +104,11 @@ class EigenBackend : public HostBackend {
     template <Element In, Real T>
     void accumulate_cross(MatrixView<const In> x, MatrixView<const In> x_fp, std::span<const float> weights,
                           MatrixView<T> d) {
-        Dense<T> inputs;
-        Dense<T> deviations;
+        Matrix<T> inputs = workspace<T>(batch_tokens, x.cols);
+        Matrix<T> deviations = workspace<T>(batch_tokens, x.cols);
         for_batches<T>(x.rows, weights, [&](const std::vector<Index>& tokens, const std::vector<T>& roots) {
-            const MatrixView<const T> batch = gather_tokens(tokens, roots, inputs, x);
-            const MatrixView<const T> deviation = gather_tokens(tokens, roots, deviations, x_fp, x);
+            const MatrixView<const T> batch = gather_tokens(tokens, roots, x, {}, inputs);
+            const MatrixView<const T> deviation = gather_tokens(tokens, roots, x_fp, x, deviations);
             multiply(T(1), Transpose::Yes, deviation, batch, T(1), d);
         });
     }
@@ -122,7 +122,7 @@ class EigenBackend : public HostBackend {
                            Eigen::Unaligned, Eigen::OuterStride<>>;
 
     static constexpr Index tile_rows = 512;
-    static constexpr Index tile_columns = 256;
+    static constexpr Index tile_columns = 512;
     static constexpr Index upper_tile_rows = 256;
     static constexpr Index upper_tile_columns = 512;
     static constexpr Index panel = 256;
@@ -226,29 +226,28 @@ class EigenBackend : public HostBackend {
         if (!tokens.empty()) body(tokens, roots);
     }
 
-    /// (batch, in_features): root * x_t, or root * (x_t - subtrahend_t).
+    /// (batch, in_features): root * x_t, or root * (x_t - minus_t) where `minus` is given.
     template <Element In, Real T>
     MatrixView<const T> gather_tokens(const std::vector<Index>& tokens, const std::vector<T>& roots,
-                                      Dense<T>& scratch, MatrixView<const In> x,
-                                      MatrixView<const In> subtrahend = {}) const {
+                                      MatrixView<const In> x, MatrixView<const In> minus,
+                                      Matrix<T>& scratch) const {
         const Index count = static_cast<Index>(tokens.size());
-        scratch.resize(count, x.cols);
         constexpr Index run = 8;
         tasks((count + run - 1) / run, [&](Index task) {
             for (Index i = task * run; i < std::min(count, (task + 1) * run); ++i) {
-                const In* source = x.row(tokens[static_cast<std::size_t>(i)]);
-                const In* minus =
-                    subtrahend.data ? subtrahend.row(tokens[static_cast<std::size_t>(i)]) : nullptr;
+                const Index token = tokens[static_cast<std::size_t>(i)];
                 const T root = roots[static_cast<std::size_t>(i)];
-                T* target = scratch.data() + i * x.cols;
-                if (minus) {
-                    for (Index j = 0; j < x.cols; ++j) target[j] = root * (T(source[j]) - T(minus[j]));
-                } else {
-                    for (Index j = 0; j < x.cols; ++j) target[j] = root * T(source[j]);
+                const In* source = x.row(token);
+                T* target = scratch.view().row(i);
+                for (Index j = 0; j < x.cols; ++j) target[j] = T(source[j]);
+                if (minus.data) {
+                    const In* subtrahend = minus.row(token);
+                    for (Index j = 0; j < x.cols; ++j) target[j] -= T(subtrahend[j]);
                 }
+                for (Index j = 0; j < x.cols; ++j) target[j] *= root;
             }
         });
-        return {scratch.data(), count, x.cols};
+        return scratch.view().row_range(0, count);
     }
 };
 

@@ -23,9 +23,10 @@ struct MatrixView {
         : data(data_), rows(rows_), cols(cols_), stride(stride_) {}
 
     /// A view of mutable elements is a view of constant ones.
-    RESIDUA_HOST_DEVICE constexpr operator MatrixView<const T>() const requires(!std::is_const_v<T>) {
-        return {data, rows, cols, stride};
-    }
+    template <class U>
+        requires(!std::is_same_v<U, T> && std::is_same_v<const U, T>)
+    RESIDUA_HOST_DEVICE constexpr MatrixView(MatrixView<U> v)
+        : data(v.data), rows(v.rows), cols(v.cols), stride(v.stride) {}
 
     RESIDUA_HOST_DEVICE constexpr T& operator()(Index i, Index j) const { return data[i * stride + j]; }
     RESIDUA_HOST_DEVICE constexpr T* row(Index i) const { return data + i * stride; }
