@@ -27,7 +27,8 @@ struct FactorizationKey {
 /// H, damped and with its columns in the order of quantization, as R R' with R upper triangular; and what the
 /// methods derive from R and D, each computed when it is first asked for and kept.
 ///
-/// Columns with H_jj = 0 are dead: they get the mean diagonal, and D loses their rows and columns.
+/// Columns with H_jj = 0 are dead: their diagonal becomes mean(diag H), in which they count as zeros, and D
+/// loses their rows and columns. That keeps them apart from all others, whatever the scale of the inputs.
 ///
 /// Costs n^3/3 operations for R, 2/3 n^3 for the projection, 2 n^3 for the shift.
 template <Real T, Backend<T> B>
@@ -108,8 +109,7 @@ class Factorization {
             dead_positions_.push_back(p);
         }
         std::sort(dead_.begin(), dead_.end());
-        const Index live = n_ - static_cast<Index>(dead_.size());
-        const double mean = live > 0 ? sum / static_cast<double>(live) : 1.0;
+        const double mean = sum > 0 ? sum / static_cast<double>(n_) : 1.0;
         for (const Index j : dead_) diagonal[static_cast<std::size_t>(j)] = static_cast<T>(mean);
 
         factor_ = backend_.template workspace<T>(n_, n_);

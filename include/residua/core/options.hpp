@@ -30,8 +30,8 @@ enum class GroupScales {
             ///< the published code
 };
 
-/// H + lambda * mean(diag H) * I. When H is not positive definite, lambda is raised and the factorization is
-/// tried again; the report tells which lambda was used.
+/// H + lambda * mean(diag H) * I, dead columns counting as zeros. When H is not positive definite, lambda is
+/// raised and the factorization is tried again; the report tells which lambda was used.
 struct Damping {
     double initial = 0.01;
     double growth = 10;        ///< factor from one try to the next

@@ -1,0 +1,29 @@
+#pragma once
+
+#include "residua/backend/eigen.hpp"
+
+/// The backends that the TEMPLATE_TEST_CASEs run on. A backend joins by a tag of its own in this list:
+///
+///     Scalar   element type of moments and compensation
+///     Backend  a Backend<Scalar>
+///     get()    the one instance that the tests share
+#define RESIDUA_TEST_BACKENDS ::residua::test::EigenDouble, ::residua::test::EigenFloat
+#define RESIDUA_TEST_DOUBLE_BACKENDS ::residua::test::EigenDouble
+
+namespace residua::test {
+
+template <Real T>
+struct EigenTag {
+    using Scalar = T;
+    using Backend = EigenBackend;
+
+    static Backend& get() {
+        static Backend backend;
+        return backend;
+    }
+};
+
+struct EigenDouble : EigenTag<double> {};
+struct EigenFloat : EigenTag<float> {};
+
+}  // namespace residua::test
