@@ -4,7 +4,7 @@ option(RESIDUA_BUILD_BENCHMARKS "Build the benchmarks" OFF)
 option(RESIDUA_INSTALL "Generate the install rules" ${PROJECT_IS_TOP_LEVEL})
 
 option(RESIDUA_CUDA "Define residua::cuda (needs nvcc, cuBLAS and cuSOLVER)" OFF)
-option(RESIDUA_BLAS "Link BLAS and LAPACK to residua::residua and define RESIDUA_USE_BLAS" OFF)
+option(RESIDUA_BLAS "Link BLAS and LAPACK to residua::residua and define EIGEN_USE_BLAS" OFF)
 
 # These four concern this project's own programs, never its users.
 option(RESIDUA_OPENMP "Link OpenMP to tests, examples and benchmarks where it is found" ON)

@@ -12,7 +12,7 @@ residua_add_interface(residua)
 target_link_libraries(residua_residua INTERFACE Eigen3::Eigen)
 if(RESIDUA_BLAS)
     target_link_libraries(residua_residua INTERFACE LAPACK::LAPACK BLAS::BLAS)
-    target_compile_definitions(residua_residua INTERFACE RESIDUA_USE_BLAS)
+    target_compile_definitions(residua_residua INTERFACE EIGEN_USE_BLAS)
 endif()
 
 if(TARGET nlohmann_json::nlohmann_json)

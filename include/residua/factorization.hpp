@@ -36,11 +36,22 @@ class Factorization {
   public:
     using Matrix = typename B::template Matrix<T>;
 
-    /// `gram`, `cross` (may be empty): (n, n) moments, both triangles of `gram` valid; they must outlive
-    /// this.
+    /// Reads `gram` and, unless it is empty, `cross`: (n, n) moments, both triangles of `gram` valid. `cross`
+    /// must outlive this.
     Factorization(B& backend, MatrixView<const T> gram, MatrixView<const T> cross,
                   const FactorizationKey& key)
         : backend_(backend), cross_(cross), n_(gram.rows), status_(factor(gram, key)) {}
+
+    /// Takes the moments' memory for its own results: R replaces H, what is derived from D replaces D. One n
+    /// x n matrix more is needed for a moment unless the ordering is Natural. Only one of projection(),
+    /// shift() and cross_transposed() can be asked for.
+    Factorization(B& backend, Matrix gram, Matrix cross, const FactorizationKey& key)
+        : backend_(backend),
+          cross_(std::as_const(cross).view()),
+          n_(gram.rows()),
+          factor_(std::move(gram)),
+          consumed_cross_(std::move(cross)),
+          status_(factor(std::as_const(factor_).view(), key)) {}
 
     Status status() const { return status_; }
     double damping() const { return damping_; }
@@ -53,7 +64,7 @@ class Factorization {
 
     B& backend() const { return backend_; }
 
-    /// R in the order of quantization; its strict lower triangle is unspecified.
+    /// R in the order of quantization, in the upper triangle; the strict lower triangle is that of H.
     MatrixView<const T> factor() const { return factor_.view(); }
 
     /// P' with P = M R^-1, M = triu(D R^-T, strict), in the order of quantization.
@@ -81,8 +92,15 @@ class Factorization {
 
     /// D' in the order of quantization, rows and columns of dead inputs cleared.
     Matrix cross_transposed() const {
-        Matrix d = backend_.template workspace<T>(n_, n_);
-        backend_.permute_transposed(cross_, order(), d.view());
+        Matrix d;
+        if (consumed_cross_.rows() != 0 && is_natural()) {
+            d = std::exchange(consumed_cross_, {});
+            backend_.transpose_in_place(d.view());
+        } else {
+            d = backend_.template workspace<T>(n_, n_);
+            backend_.permute_transposed(cross_, order(), d.view());
+            consumed_cross_ = {};
+        }
         for (const Index p : dead_positions_) {
             backend_.clear_row(d.view(), p);
             backend_.clear_column(d.view(), p);
@@ -111,28 +129,35 @@ class Factorization {
         std::sort(dead_.begin(), dead_.end());
         const double mean = sum > 0 ? sum / static_cast<double>(n_) : 1.0;
         for (const Index j : dead_) diagonal[static_cast<std::size_t>(j)] = static_cast<T>(mean);
+        std::vector<T> permuted(diagonal.size());
 
-        factor_ = backend_.template workspace<T>(n_, n_);
+        for (std::size_t p = 0; p < diagonal.size(); ++p) {
+            permuted[p] = diagonal[static_cast<std::size_t>(order_[p])];
+        }
+        if (factor_.rows() == 0 || !is_natural()) {
+            Matrix ordered = backend_.template workspace<T>(n_, n_);
+            backend_.permute(gram, order(), ordered.view());
+            factor_ = std::move(ordered);
+        }
         damping_ = key.damping.initial;
-        for (retries_ = 0; !try_factor(gram, diagonal, damping_ * mean); ++retries_) {
+        for (retries_ = 0; !try_factor(permuted, damping_ * mean); ++retries_) {
             if (retries_ == key.damping.max_retries) return Status::NotPositiveDefinite;
             damping_ = key.damping.next(damping_);
+            backend_.mirror_lower(factor_.view());
         }
         return Status::Success;
     }
+
+    bool is_natural() const { return std::is_sorted(order_.begin(), order_.end()); }
 
     static bool all_finite(const std::vector<T>& values) {
         return std::all_of(values.begin(), values.end(), [](T v) { return is_finite(v); });
     }
 
-    bool try_factor(MatrixView<const T> gram, std::vector<T> diagonal, double lambda) {
+    /// The lower triangle keeps H for another try.
+    bool try_factor(std::vector<T> diagonal, double lambda) {
         for (T& d : diagonal) d += static_cast<T>(lambda);
-        backend_.permute(gram, order(), factor_.view());
-        std::vector<T> permuted(diagonal.size());
-        for (std::size_t p = 0; p < permuted.size(); ++p) {
-            permuted[p] = diagonal[static_cast<std::size_t>(order_[p])];
-        }
-        backend_.set_diagonal(factor_.view(), permuted);
+        backend_.set_diagonal(factor_.view(), diagonal);
         return backend_.cholesky_upper(factor_.view());
     }
 
@@ -176,6 +201,7 @@ class Factorization {
     std::vector<Index> dead_positions_;
     std::vector<Index> order_;
     Matrix factor_;
+    mutable Matrix consumed_cross_;
     Status status_;  // initialized last: factor() fills the members above
 
     mutable std::mutex mutex_;

@@ -119,6 +119,15 @@ class Moments {
         return state_->factorization;
     }
 
+    /// H as R R' in the memory of the moments, which are empty afterwards.
+    std::shared_ptr<const Factorization<T, B>> consume(const FactorizationKey& key) {
+        mirrored_gram();
+        forget_factorization();
+        tokens_ = 0;
+        return std::make_shared<const Factorization<T, B>>(*backend_, std::move(gram_), std::move(cross_),
+                                                           key);
+    }
+
     /// Frees the memory of the factorization; the next solve makes it anew.
     void forget_factorization() const {
         const std::lock_guard lock(mutex());
@@ -161,6 +170,8 @@ class Moments {
 
     template <class In>
     void check(const char* name, MatrixView<const In> x, Index tokens) const {
+        require(gram_.rows() == n_, "Moments::accumulate: moments were", "used up",
+                "moments with their memory");
         const std::string what = std::string("Moments::accumulate: ") + name;
         require(x.rows >= 0 && x.rows == tokens, what + " has rows:", x.rows,
                 std::to_string(tokens) + " (tokens of x)");

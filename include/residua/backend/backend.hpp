@@ -51,12 +51,13 @@ struct ProbeRule {
 /// weights: empty, or one host value per token; tokens of weight 0 are not read)
 ///   5. b.accumulate_gram(x, weights, H): upper triangle of H += sum_t w_t x_t x_t'.
 ///   6. b.accumulate_cross(x, x_fp, weights, D): D += sum_t w_t (x_fp_t - x_t) x_t'.
-///   7. b.add(A, C): C += A.  b.subtract(A, C): C -= A.  b.mirror(H): copies the upper triangle to the lower.
+///   7. b.add(A, C): C += A.  b.subtract(A, C): C -= A.  b.mirror(H): copies the upper triangle to the lower,
+///      b.mirror_lower(H) the lower to the upper.
 /// Factorization
 ///   8. b.diagonal(A) -> std::vector<T>.
 ///   9. b.permute(A, order, C): C_ij = A_{order_i order_j}.
 ///      b.permute_transposed(A, order, C): C_ij = A_{order_j order_i}.  b.clear_row / b.clear_column(A, i).
-///      b.keep_strict_lower(A): A_ij = 0 for j >= i.
+///      b.keep_strict_lower(A): A_ij = 0 for j >= i.  b.transpose_in_place(A), A square.
 ///  10. b.set_diagonal(A, host values).
 ///  11. b.cholesky_upper(A) -> bool: A = R R', R upper triangular, in place; the strict lower triangle is
 ///  neither

@@ -49,11 +49,7 @@ class EigenBackend : public HostBackend {
                 solve_upper_small(MatrixView<const T>(diagonal), pt.block(0, i, width, height));
                 map(a.block(i, begin, height, width)) = block.transpose();
             });
-            upper_tiles(begin, [&](Index i, Index j, Index height, Index tile_width) {
-                product(T(-1), Transpose::Yes, MatrixView<const T>(pt.block(0, i, width, height)),
-                        MatrixView<const T>(pt.block(0, j, width, tile_width)), T(1),
-                        a.block(i, j, height, tile_width));
-            });
+            update_upper(T(-1), MatrixView<const T>(pt), a.block(0, 0, begin, begin));
         }
         return true;
     }
@@ -94,10 +90,7 @@ class EigenBackend : public HostBackend {
         Matrix<T> scratch = workspace<T>(batch_tokens, x.cols);
         for_batches<T>(x.rows, weights, [&](const std::vector<Index>& tokens, const std::vector<T>& roots) {
             const MatrixView<const T> batch = gather_tokens(tokens, roots, x, {}, scratch);
-            upper_tiles(h.rows, [&](Index i, Index j, Index height, Index width) {
-                product(T(1), Transpose::Yes, batch.block(0, i, batch.rows, height),
-                        batch.block(0, j, batch.rows, width), T(1), h.block(i, j, height, width));
-            });
+            update_upper(T(1), batch, h);
         });
     }
 
@@ -150,6 +143,9 @@ class EigenBackend : public HostBackend {
 
       private:
         int before_;
+#else
+      public:
+        OneThread() {}
 #endif
     };
 
@@ -158,7 +154,7 @@ class EigenBackend : public HostBackend {
     static void product(T alpha, Transpose transpose, MatrixView<const T> a, MatrixView<const T> x, T beta,
                         MatrixView<T> c) {
         if (c.rows == 0 || c.cols == 0) return;
-        [[maybe_unused]] const OneThread one_thread;
+        const OneThread one_thread;
         auto target = map(c);
         if (beta == T(0)) target.setZero();
         if (beta != T(0) && beta != T(1)) target *= beta;
@@ -186,16 +182,27 @@ class EigenBackend : public HostBackend {
         return true;
     }
 
-    /// Tiles that cover the upper triangle of an n x n matrix, in parallel.
-    template <class Body>
-    void upper_tiles(Index n, Body body) const {
+    /// Upper triangle of C += alpha X' X, in tiles; the strict lower triangle stays as it is.
+    template <Real T>
+    void update_upper(T alpha, MatrixView<const T> x, MatrixView<T> c) const {
         std::vector<std::pair<Index, Index>> tiles;
-        for (Index i = 0; i < n; i += upper_tile_rows) {
-            for (Index j = i; j < n; j += upper_tile_columns) tiles.emplace_back(i, j);
+        for (Index i = 0; i < c.rows; i += upper_tile_rows) {
+            for (Index j = i; j < c.rows; j += upper_tile_columns) tiles.emplace_back(i, j);
         }
         tasks(static_cast<Index>(tiles.size()), [&](Index t) {
-            const auto [i, j] = tiles[static_cast<std::size_t>(t)];
-            body(i, j, std::min(upper_tile_rows, n - i), std::min(upper_tile_columns, n - j));
+            auto [i, j] = tiles[static_cast<std::size_t>(t)];
+            const Index height = std::min(upper_tile_rows, c.rows - i);
+            Index width = std::min(upper_tile_columns, c.rows - j);
+            const MatrixView<const T> left = x.block(0, i, x.rows, height);
+            if (i == j) {
+                const OneThread one_thread;
+                map(c.block(i, i, height, height)).template triangularView<Eigen::Upper>() +=
+                    alpha * map(left).transpose() * map(left);
+                j += height;
+                width -= height;
+            }
+            product(alpha, Transpose::Yes, left, x.block(0, j, x.rows, width), T(1),
+                    c.block(i, j, height, width));
         });
     }
 

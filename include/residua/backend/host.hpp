@@ -77,15 +77,17 @@ class HostBackend {
 
     template <Real T>
     void mirror(MatrixView<T> a) {
-        constexpr Index tile = 64;
-        tasks((a.rows + tile - 1) / tile, [&](Index t) {
-            const Index last = std::min(a.rows, (t + 1) * tile);
-            for (Index j0 = 0; j0 < last; j0 += tile) {
-                for (Index i = t * tile; i < last; ++i) {
-                    for (Index j = j0; j < std::min(i, j0 + tile); ++j) a(i, j) = a(j, i);
-                }
-            }
-        });
+        pairs_below_diagonal(a, [](T& lower, T& upper) { lower = upper; });
+    }
+
+    template <Real T>
+    void mirror_lower(MatrixView<T> a) {
+        pairs_below_diagonal(a, [](T& lower, T& upper) { upper = lower; });
+    }
+
+    template <Real T>
+    void transpose_in_place(MatrixView<T> a) {
+        pairs_below_diagonal(a, [](T& lower, T& upper) { std::swap(lower, upper); });
     }
 
     template <class T>
@@ -289,6 +291,20 @@ class HostBackend {
     void row_tiles(Index count, Body body) const {
         constexpr Index L = lanes::width<T>;
         tasks((count + L - 1) / L, [&](Index t) { body(t * L, std::min(L, count - t * L)); });
+    }
+
+    /// body(a_ij, a_ji) for all i > j, by tiles that stay in cache.
+    template <Real T, class Body>
+    void pairs_below_diagonal(MatrixView<T> a, Body body) const {
+        constexpr Index tile = 64;
+        tasks((a.rows + tile - 1) / tile, [&](Index t) {
+            const Index last = std::min(a.rows, (t + 1) * tile);
+            for (Index j0 = 0; j0 < last; j0 += tile) {
+                for (Index i = t * tile; i < last; ++i) {
+                    for (Index j = j0; j < std::min(i, j0 + tile); ++j) body(a(i, j), a(j, i));
+                }
+            }
+        });
     }
 
     /// Transposes a (rows, cols) matrix by tiles that stay in cache whatever the strides: read(i, first,

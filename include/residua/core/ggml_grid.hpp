@@ -6,8 +6,8 @@
 /// All values are exact in float: a scale has 11 significant bits, a code at most 8.
 namespace residua {
 
-/// Q4_0 and Q5_0, w ~ d (code - 2^(b-1)) with d = extreme / -2^(b-1), extreme the weight of largest magnitude:
-/// the signed scale gives the side of the extreme the one level that the other side lacks.
+/// Q4_0 and Q5_0, w ~ d (code - 2^(b-1)) with d = extreme / -2^(b-1), extreme the weight of largest
+/// magnitude: the signed scale gives the side of the extreme the one level that the other side lacks.
 ///
 /// GridParams: scale = |d|, zero = the sign of d, 1 or -1.
 template <int Bits>
@@ -48,8 +48,8 @@ struct GGMLSignedGrid {
 
 /// Q4_1 and Q5_1, w ~ d code + m with d = (max+ - min-) / (2^b - 1) and m = min-.
 ///
-/// GridParams: scale = d, zero = m. As for every grid here the range includes 0, which differs from ggml's own
-/// fit for groups of one sign only.
+/// GridParams: scale = d, zero = m. As for every grid here the range includes 0, which differs from ggml's
+/// own fit for groups of one sign only.
 template <int Bits>
 struct GGMLMinimumGrid {
     ClipSearch clip = {};

@@ -44,13 +44,13 @@ struct IntegerGrid {
 
     template <Real T>
     RESIDUA_HOST_DEVICE int encode(T x, GridParams<T> p) const {
-        const T step = round_to_even(x / p.scale);
-        return static_cast<int>(clamp(step, -p.zero, T(levels() - 1) - p.zero) + p.zero);
+        const T step = round_small(divide(x, p.scale));
+        return to_code(clamp(step, -p.zero, T(levels() - 1) - p.zero) + p.zero);
     }
 
     template <Real T>
     RESIDUA_HOST_DEVICE T decode(int code, GridParams<T> p) const {
-        return p.scale * (T(code) - p.zero);
+        return p.scale * (from_code<T>(code) - p.zero);
     }
 };
 

@@ -16,6 +16,48 @@ RESIDUA_HOST_DEVICE inline T round_to_even(T x) {
 #endif
 }
 
+/// x / y, correctly rounded but for quotients below 2^-100 or above 2^100. On the device free of branches; what
+/// depends on y alone can leave a loop.
+template <Real T>
+RESIDUA_HOST_DEVICE inline T divide(T x, T y) {
+#if defined(__CUDA_ARCH__)
+    if constexpr (std::is_same_v<T, float>) {
+        float inverse;
+        asm("rcp.approx.f32 %0, %1;" : "=f"(inverse) : "f"(y));
+        inverse = fmaf(fmaf(-y, inverse, 1.0f), inverse, inverse);
+        const float quotient = x * inverse;
+        const float corrected = fmaf(fmaf(-y, quotient, x), inverse, quotient);
+        return fabsf(quotient) < 0x1.0p100f ? corrected : quotient;
+    }
+#endif
+    return x / y;
+}
+
+/// round_to_even(x) for |x| < 2^22; farther away, an integer that is about as far.
+template <Real T>
+RESIDUA_HOST_DEVICE inline T round_small(T x) {
+#if defined(__CUDA_ARCH__)
+    if constexpr (std::is_same_v<T, float>) return __fadd_rn(__fadd_rn(x, 0x1.8p23f), -0x1.8p23f);
+#endif
+    return round_to_even(x);
+}
+
+/// The integer x, 0 <= x < 2^23, as an int and back: on the device by its bits, conversions are slow there.
+template <Real T>
+RESIDUA_HOST_DEVICE inline int to_code(T x) {
+#if defined(__CUDA_ARCH__)
+    if constexpr (std::is_same_v<T, float>) return __float_as_int(__fadd_rn(x, 0x1.0p23f)) & 0x7fffff;
+#endif
+    return static_cast<int>(x);
+}
+template <Real T>
+RESIDUA_HOST_DEVICE inline T from_code(int code) {
+#if defined(__CUDA_ARCH__)
+    if constexpr (std::is_same_v<T, float>) return __fadd_rn(__int_as_float(code | 0x4b000000), -0x1.0p23f);
+#endif
+    return static_cast<T>(code);
+}
+
 /// x limited to [low, high]; NaN becomes `low`, so that the result always converts to an integer.
 template <Real T>
 RESIDUA_HOST_DEVICE constexpr T clamp(T x, T low, T high) {

@@ -2,6 +2,7 @@
 
 #include <memory>
 #include <new>
+#include <utility>
 
 #include "residua/core/error.hpp"
 #include "residua/core/view.hpp"
@@ -24,6 +25,15 @@ class Matrix {
             const auto bytes = static_cast<std::size_t>(rows * stride) * sizeof(T);
             data_.reset(static_cast<T*>(::operator new(bytes, std::align_val_t(alignment))));
         }
+    }
+
+    Matrix(Matrix&& other) noexcept { *this = std::move(other); }
+    Matrix& operator=(Matrix&& other) noexcept {
+        data_ = std::move(other.data_);
+        rows_ = std::exchange(other.rows_, 0);
+        cols_ = std::exchange(other.cols_, 0);
+        stride_ = std::exchange(other.stride_, 0);
+        return *this;
     }
 
     /// Without gaps between rows.

@@ -16,8 +16,8 @@ struct E2M1 {
     template <Real T>
     RESIDUA_HOST_DEVICE static constexpr int encode(T x) {
         const T a = x < T(0) ? -x : x;
-        const int magnitude = (a > T(0.25)) + (a >= T(0.75)) + (a > T(1.25)) + (a >= T(1.75)) +
-                              (a > T(2.5)) + (a >= T(3.5)) + (a > T(5));
+        const int magnitude = (a > T(0.25)) + (a >= T(0.75)) + (a > T(1.25)) + (a >= T(1.75)) + (a > T(2.5)) +
+                              (a >= T(3.5)) + (a > T(5));
         const int negative = int(x < T(0)) & int(magnitude > 0);
         return magnitude | (negative << 3);
     }
@@ -31,8 +31,8 @@ struct E2M1 {
     }
 };
 
-/// FP8 E4M3 (OCP 8-bit Floating Point v1.0): sign, 4 bits of exponent with bias 7, 3 of mantissa; largest value
-/// 448, subnormals from 2^-9, no infinity. A code is the format's own bit pattern.
+/// FP8 E4M3 (OCP 8-bit Floating Point v1.0): sign, 4 bits of exponent with bias 7, 3 of mantissa; largest
+/// value 448, subnormals from 2^-9, no infinity. A code is the format's own bit pattern.
 struct E4M3 {
     static constexpr int codes = 256;
     static constexpr float max = 448.0f;

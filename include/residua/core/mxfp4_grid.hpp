@@ -9,8 +9,8 @@ namespace residua {
 /// The format's groups have 32 columns.
 ///
 /// Without a clip search the scale is the specification's (6.3), 2^(floor(log2 absmax) - 2), which clips
-/// magnitudes above 6 scale: up to a quarter of the largest weight. With one, candidates start at the smallest
-/// power of two that covers the range, and the search decides.
+/// magnitudes above 6 scale: up to a quarter of the largest weight. With one, candidates start at the
+/// smallest power of two that covers the range, and the search decides.
 struct MXFP4Grid {
     ClipSearch clip = {};
 

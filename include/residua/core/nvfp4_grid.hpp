@@ -14,9 +14,9 @@ namespace residua {
 ///     const auto grid = NVFP4Grid::for_weights(weights);
 ///     auto layer = solver.quantize(weights, grid);           // SolverOptions::group_size = 16
 ///
-/// tensor_scale is a power of two. Engines disagree on whether a file's tensor scale multiplies or divides, and
-/// on the precision of intermediate results; with a power of two every product has at most 6 significant bits,
-/// so that all of them compute the same values. It costs nothing, for E4M3 scales are relative.
+/// tensor_scale is a power of two. Engines disagree on whether a file's tensor scale multiplies or divides,
+/// and on the precision of intermediate results; with a power of two every product has at most 6 significant
+/// bits, so that all of them compute the same values. It costs nothing, for E4M3 scales are relative.
 struct NVFP4Grid {
     float tensor_scale = 1.0f;
     ClipSearch clip = {};
@@ -26,7 +26,8 @@ struct NVFP4Grid {
     /// For weights of at most this magnitude: the largest group scale is in (112, 224], which leaves a factor
     /// of two to weights that grow as they compensate for others.
     static NVFP4Grid for_absmax(double absmax, ClipSearch clip = {}) {
-        require(absmax >= 0 && std::isfinite(absmax), "NVFP4Grid: absmax is", absmax, "finite and at least 0");
+        require(absmax >= 0 && std::isfinite(absmax), "NVFP4Grid: absmax is", absmax,
+                "finite and at least 0");
         NVFP4Grid grid{.clip = clip};
         int exponent = 0;
         const double fraction = std::frexp(absmax / (6.0 * 224.0), &exponent);  // in [1/2, 1), or 0
@@ -35,7 +36,7 @@ struct NVFP4Grid {
         return grid;
     }
 
-    /// For these weights, in host memory.
+    /// For these weights, in host memory. Values that are not finite are for the solver to report.
     template <Element In>
     static NVFP4Grid for_weights(MatrixView<const In> weights, ClipSearch clip = {}) {
         double absmax = 0;
@@ -43,7 +44,7 @@ struct NVFP4Grid {
             const In* row = weights.row(i);
             for (Index j = 0; j < weights.cols; ++j) {
                 const double magnitude = std::abs(static_cast<double>(row[j]));
-                absmax = magnitude > absmax ? magnitude : absmax;
+                if (magnitude > absmax && is_finite(magnitude)) absmax = magnitude;
             }
         }
         return for_absmax(absmax, clip);

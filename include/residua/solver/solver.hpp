@@ -78,37 +78,38 @@ class Solver {
     QuantizedMatrix<T, B, G> quantize(MatrixView<const In> weights, const G& grid) const {
         check(weights);
         grid.validate();
-
-        QuantizedMatrix<T, B, G> result{.grid = grid};
-        result.report.tokens = moments().tokens();
-        result.report.asymmetric_target = M::target != Target::Original;
         B& backend = moments().backend();
-
         const auto start = backend.timestamp();
         const auto factorization = moments().factorization(FactorizationKey(options_));
-        result.report.status = factorization->status();
-        result.report.damping = factorization->damping();
-        result.report.damping_retries = factorization->retries();
-        result.report.dead_columns.assign(factorization->dead_columns().begin(),
-                                          factorization->dead_columns().end());
-        if (!result) return result;
-
-        Recurrence<M, T, B, G> recurrence(rule_, grid, options_, *factorization);
-        recurrence.prepare(weights.rows);
-        const auto factored = backend.timestamp();
-        recurrence.run(weights, result);
-        const auto swept = backend.timestamp();
+        auto result = solve(weights, grid, *factorization, moments().tokens(), start);
         if (result && options_.report_objective) {
+            const auto swept = backend.timestamp();
             const auto rounded = round_to_nearest<T>(backend, weights, grid, options_.group_size);
             const auto values = objectives(moments(), weights, {&rounded, &result});
             result.report.round_to_nearest = values[0];
             result.report.objective = values[1];
+            result.report.seconds.objective = backend.seconds(swept, backend.timestamp());
         }
-        const auto finished = backend.timestamp();
-
-        result.report.seconds = {backend.seconds(start, factored), backend.seconds(factored, swept),
-                                 backend.seconds(swept, finished)};
         return result;
+    }
+
+    /// quantize() for the last time: R takes the memory of H, and what the method derives from D that of D,
+    /// so that a large layer needs no second pair of n x n matrices (but one more for a moment unless the
+    /// ordering is Natural). Needs moments of its own, which are empty afterwards, and options without
+    /// report_objective.
+    template <Element In, Grid<T> G>
+    QuantizedMatrix<T, B, G> quantize_and_consume(MatrixView<const In> weights, const G& grid) {
+        check(weights);
+        grid.validate();
+        require(owned_.has_value(), "Solver::quantize_and_consume: moments are", "shared",
+                "the solver's own");
+        require(!options_.report_objective, "Solver::quantize_and_consume: report_objective is", "true",
+                "false: it needs H");
+        B& backend = moments().backend();
+        const Index tokens = moments().tokens();
+        const auto start = backend.timestamp();
+        const auto factorization = owned_->consume(FactorizationKey(options_));
+        return solve(weights, grid, *factorization, tokens, start);
     }
 
   private:
@@ -120,6 +121,31 @@ class Solver {
     Moments<T, B>& own() {
         require(owned_.has_value(), "Solver::accumulate: moments are", "shared", "the solver's own");
         return *owned_;
+    }
+
+    template <Element In, Grid<T> G>
+    QuantizedMatrix<T, B, G> solve(MatrixView<const In> weights, const G& grid,
+                                   const Factorization<T, B>& factorization, Index tokens,
+                                   typename B::Timestamp start) const {
+        B& backend = factorization.backend();
+        QuantizedMatrix<T, B, G> result{.grid = grid};
+        Report& report = result.report;
+        report.tokens = tokens;
+        report.asymmetric_target = M::target != Target::Original;
+        report.status = factorization.status();
+        report.damping = factorization.damping();
+        report.damping_retries = factorization.retries();
+        report.dead_columns.assign(factorization.dead_columns().begin(), factorization.dead_columns().end());
+        if (!result) return result;
+
+        Recurrence<M, T, B, G> recurrence(rule_, grid, options_, factorization);
+        recurrence.prepare(weights.rows);
+        const auto factored = backend.timestamp();
+        recurrence.run(weights, result);
+        const auto swept = backend.timestamp();
+        report.seconds.factorize = backend.seconds(start, factored);
+        report.seconds.sweep = backend.seconds(factored, swept);
+        return result;
     }
 
     template <class In>
