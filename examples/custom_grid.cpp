@@ -60,9 +60,9 @@ int main() {
 
     residua::EigenBackend cpu;
     residua::GPTQSolver<float, residua::EigenBackend> solver(cpu, in);
-    solver.accumulate(residua::MatrixView<const float>(x.data(), tokens, in));
+    solver.accumulate(residua::MatrixView(x.data(), tokens, in));
     for (const int bits : {3, 4, 5}) {
-        const auto q = solver.quantize(residua::MatrixView<const float>(w.data(), out, in),
+        const auto q = solver.quantize(residua::MatrixView(w.data(), out, in),
                                        PowerOfTwoGrid{.bits = bits, .clip = {.enabled = true}});
         std::printf("%d bits: squared output error %.4g rounded to nearest, %.4g by GPTQ\n", bits,
                     q.report.round_to_nearest->symmetric, q.report.objective->symmetric);

@@ -14,12 +14,12 @@ int main() {
 
     residua::EigenBackend cpu;
     residua::GPTQSolver<float, residua::EigenBackend> solver(cpu, in);
-    solver.accumulate(residua::MatrixView<const float>(x.data(), tokens, in));  // once per batch
-    const auto q =
-        solver.quantize(residua::MatrixView<const float>(w.data(), out, in), residua::IntegerGrid{.bits = 4});
-    if (!q) return std::puts(to_string(q.report.status).data()), 1;
-    std::printf("w(0, 0) = %g ~ %g * (%d - %g)\n", double(w[0]), double(q.scales(0, 0)), int(q.codes(0, 0)),
-                double(q.zeros(0, 0)));
-    std::printf("squared output error: %.4g rounded to nearest, %.4g by GPTQ\n",
-                q.report.round_to_nearest->symmetric, q.report.objective->symmetric);
+    solver.accumulate(residua::MatrixView(x.data(), tokens, in));  // once per batch
+    const auto q = solver.quantize(residua::MatrixView(w.data(), out, in), residua::IntegerGrid{.bits = 4});
+    if (!q) return std::puts(residua::to_string(q.report.status).data()), 1;
+    for (residua::Index j = 0; j < 4; ++j) {
+        const residua::Index g = q.group_index[std::size_t(j)];
+        std::printf("%8.4f ~ %.4f * (%d - %g)\n", double(w[std::size_t(j)]), double(q.scales(0, g)),
+                    q.codes(0, j), double(q.zeros(0, g)));
+    }
 }

@@ -54,10 +54,12 @@ class Moments {
     /// Tokens of positive weight so far.
     Index tokens() const { return tokens_; }
 
-    /// Adds a batch to H. `x`: (tokens, in_features); `weights`: empty, or one finite value >= 0 per token (0
-    /// masks a padding token, whose activations are not read).
-    template <Element In>
-    void accumulate(MatrixView<const In> x, std::span<const float> weights = {}) {
+    /// Adds a batch of inputs x (tokens, in_features) to H. `weights`: empty, or one finite value >= 0 per
+    /// token (0 masks a padding token, whose activations are not read).
+    template <class In>
+    requires Element<std::remove_const_t<In>>
+    void accumulate(MatrixView<In> inputs, std::span<const float> weights = {}) {
+        const auto x = read_only(inputs);
         check("x", x, x.rows);
         const Index counted = count(x.rows, weights);
         require(!has_reference(), "Moments::accumulate: x_fp is", "absent",
@@ -67,9 +69,13 @@ class Moments {
         tokens_ += counted;
     }
 
-    /// Adds a batch to H and D. `x`, `x_fp`: (tokens, in_features).
-    template <Element In>
-    void accumulate(MatrixView<const In> x, MatrixView<const In> x_fp, std::span<const float> weights = {}) {
+    /// Adds a batch of inputs x and reference inputs x_fp, both (tokens, in_features), to H and D.
+    template <class In, class Ref>
+    requires Element<std::remove_const_t<In>> &&
+        std::same_as<std::remove_const_t<In>, std::remove_const_t<Ref>>
+    void accumulate(MatrixView<In> inputs, MatrixView<Ref> references, std::span<const float> weights = {}) {
+        const auto x = read_only(inputs);
+        const auto x_fp = read_only(references);
         check("x", x, x.rows);
         check("x_fp", x_fp, x.rows);
         const Index counted = count(x.rows, weights);
@@ -94,6 +100,8 @@ class Moments {
         if (other.has_reference()) {
             if (!has_reference()) create_cross();
             backend_->add(std::as_const(other.cross_).view(), cross_.view());
+        } else {
+            cross_ = {};  // of batches without a token
         }
         tokens_ += other.tokens_;
     }
@@ -173,11 +181,8 @@ class Moments {
         require(gram_.rows() == n_, "Moments::accumulate: moments were", "used up",
                 "moments with their memory");
         const std::string what = std::string("Moments::accumulate: ") + name;
-        require(x.rows >= 0 && x.rows == tokens, what + " has rows:", x.rows,
-                std::to_string(tokens) + " (tokens of x)");
-        require(x.cols == n_, what + " has columns:", x.cols, std::to_string(n_) + " (in_features)");
-        require(x.stride >= x.cols, what + " has stride", x.stride, "at least its columns");
-        require(x.rows == 0 || x.data, what + " is", "null", "activations");
+        require_matrix(what, x, n_);
+        require(x.rows == tokens, what + " has rows:", x.rows, std::to_string(tokens) + " (tokens of x)");
     }
 
     static Index count(Index tokens, std::span<const float> weights) {

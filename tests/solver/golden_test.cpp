@@ -1,9 +1,9 @@
 // Parity with the published Python code of GPTQ, GPTAQ and ResComp (float32, PyTorch), on one layer with two
 // dead input columns: tests/data/official.safetensors.
 
+#include "support/golden.hpp"
 #include "catch.hpp"
 #include "support/backends.hpp"
-#include "support/golden.hpp"
 
 using namespace residua;
 using namespace residua::test;
@@ -12,12 +12,14 @@ namespace {
 
 // A weight counts as equal within 1e-5 of its scale: float32 scales differ in their last bits.
 constexpr double equal_within = 1e-5;
-// Rounding of float32 moves single codes across a tie, and then what is compensated for them: the rest of the row.
+// Rounding of float32 moves single codes across a tie, and then what is compensated for them: the rest of the
+// row.
 constexpr double least_agreement = 0.995;
 constexpr double error_within = 0.002;
 
-/// Whether a row's asymmetric zero lies on a tie: its range is [-a, a] to the last bit, so that -min / scale is half
-/// an odd number, and only the rounding of scale and quotient decides. float repeats the published code's decision.
+/// Whether a row's asymmetric zero lies on a tie: its range is [-a, a] to the last bit, so that -min / scale
+/// is half an odd number, and only the rounding of scale and quotient decides. float repeats the published
+/// code's decision.
 bool zero_is_a_tie(const GoldenCase& golden, const reference::Matrix& w, Index row) {
     if (golden.grid().symmetry != Symmetry::None || golden.options().group_size > 0) return false;
     const auto first = w.data.begin() + row * w.cols;
@@ -55,7 +57,8 @@ TEMPLATE_TEST_CASE("The published code's results are reproduced", "[solver][gold
             for (Index j = 0; j < layer.n; ++j) {
                 const Index group = solved.group_index[static_cast<std::size_t>(j)];
                 const double scale = solved.scales[static_cast<std::size_t>(r * solved.groups + group)];
-                agree += std::abs(solved.dequantized(r, j) - expected.dequantized(r, j)) <= equal_within * scale;
+                agree +=
+                    std::abs(solved.dequantized(r, j) - expected.dequantized(r, j)) <= equal_within * scale;
             }
         }
         const double agreement = double(agree) / double(compared);

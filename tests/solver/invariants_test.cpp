@@ -9,7 +9,8 @@ using namespace residua::test;
 
 namespace {
 
-// Where only the order of summation changes, codes at a tie may flip in float, and with them the rest of their row.
+// Where only the order of summation changes, codes at a tie may flip in float, and with them the rest of
+// their row.
 template <class Tag>
 constexpr double may_differ = std::is_same_v<typename Tag::Scalar, double> ? 0.0 : 0.005;
 
@@ -115,11 +116,13 @@ TEMPLATE_TEST_CASE("Scaling the weights scales the scales", "[solver][invariants
     const auto after = solve<GPTAQ, TestType>(scaled, groups_of(64), grid);
     CHECK(same_up_to_ties<TestType>(after.codes, before.codes));
     std::size_t exact = 0;
-    for (std::size_t i = 0; i < before.scales.size(); ++i) exact += after.scales[i] == 0x1p+10 * before.scales[i];
+    for (std::size_t i = 0; i < before.scales.size(); ++i)
+        exact += after.scales[i] == 0x1p+10 * before.scales[i];
     CHECK(double(exact) >= 0.98 * double(before.scales.size()));  // in float two clips may be equally good
 }
 
-TEMPLATE_TEST_CASE("Order and batches of tokens do not matter", "[solver][invariants]", RESIDUA_TEST_BACKENDS) {
+TEMPLATE_TEST_CASE("Order and batches of tokens do not matter", "[solver][invariants]",
+                   RESIDUA_TEST_BACKENDS) {
     const Layer layer = usual_layer();
     const SolverOptions options = groups_of(50);
     const auto expected = codes_of<GPTAQ, TestType>(layer, options);
@@ -182,8 +185,8 @@ TEMPLATE_TEST_CASE("Dequantized weights encode to the same codes", "[solver][inv
     std::size_t moved = 0;
     for (Index r = 0; r < layer.m; ++r) {
         for (Index j = 0; j < layer.n; ++j) {
-            const auto g = static_cast<std::size_t>(r * solved.groups +
-                                                    solved.group_index[static_cast<std::size_t>(j)]);
+            const auto g =
+                static_cast<std::size_t>(r * solved.groups + solved.group_index[static_cast<std::size_t>(j)]);
             // with what a file keeps: float32 scales of the grid's scale type
             const float scale = static_cast<float>(solved.scales[g]);
             REQUIRE(double(scale) == solved.scales[g]);

@@ -1,5 +1,5 @@
-// The optimized recurrence against the naive reference (support/reference.hpp): explicit inverses, ResComp with its
-// published second matrix, the shifted target by H^-1.
+// The optimized recurrence against the naive reference (support/reference.hpp): explicit inverses, ResComp
+// with its published second matrix, the shifted target by H^-1.
 
 #include "catch.hpp"
 #include "support/backends.hpp"
@@ -13,8 +13,8 @@ namespace {
 // Each rule draws its own.
 constexpr std::uint64_t settings_per_rule = 60;
 
-// In double the two ways of computing c differ by about 1e-13: no code is that close to a tie here. In float one code
-// in 1e5 is, and the rest of its row follows: measured 0.9999.
+// In double the two ways of computing c differ by about 1e-13: no code is that close to a tie here. In float
+// one code in 1e5 is, and the rest of its row follows: measured 0.9999.
 template <class T>
 constexpr double least_agreement = std::is_same_v<T, double> ? 1.0 : 0.999;
 
@@ -51,7 +51,7 @@ void check_against_reference(const Rule& rule, std::uint64_t first_seed) {
         codes += solved.codes.size();
         differing += differences(solved.codes, expected.codes);
     }
-    CHECK(double(differing) <= (1 - least_agreement<T>) * double(codes));
+    CHECK(double(differing) <= (1 - least_agreement<T>)*double(codes));
 }
 
 }  // namespace

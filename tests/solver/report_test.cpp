@@ -107,7 +107,8 @@ TEMPLATE_TEST_CASE("Progress counts every column once and may cancel", "[solver]
             seen.push_back(progress);
             return true;
         };
-        const auto solved = quantize<TestType>(SolverOf<GPTAQ, TestType>(moments, options), layer.w, IntegerGrid{});
+        const auto solved =
+            quantize<TestType>(SolverOf<GPTAQ, TestType>(moments, options), layer.w, IntegerGrid{});
         REQUIRE(solved.status == Status::Success);
         REQUIRE_FALSE(seen.empty());
         CHECK(seen.back().done == seen.back().total);
@@ -136,7 +137,8 @@ TEMPLATE_TEST_CASE("Progress counts every column once and may cancel", "[solver]
         CHECK(cancelled.group_index.empty());
         CHECK_FALSE(cancelled.report.objective.has_value());
         CHECK_THROWS_AS(cancelled.dequantize(TestType::get()), std::logic_error);
-        const auto solved = quantize<TestType>(solver, layer.w, IntegerGrid{});  // counts on, never equal to `last`
+        const auto solved =
+            quantize<TestType>(solver, layer.w, IntegerGrid{});  // counts on, never equal to `last`
         CHECK(solved.status == Status::Success);
         CHECK(solved.codes == codes_of<GPTAQ, TestType>(layer, usual_options()));
     }
@@ -155,15 +157,13 @@ TEMPLATE_TEST_CASE("Misuse of a solver says what to do", "[solver][report]", RES
     const std::string columns = message_of([&] { solver.quantize(wide.view(), IntegerGrid{}); });
     CHECK(contains(columns, "residua: Solver::quantize: weights"));
     CHECK(contains(columns, "9, expected 8 (in_features)"));
-    CHECK(contains(message_of([&] { solver.quantize(w.view().row_range(0, 0), IntegerGrid{}); }), "at least 1"));
-    CHECK(contains(message_of([&] {
-                       solver.quantize(MatrixView<const T>(nullptr, 3, 8), IntegerGrid{});
-                   }),
+    CHECK(contains(message_of([&] { solver.quantize(w.view().row_range(0, 0), IntegerGrid{}); }),
+                   "at least 1"));
+    CHECK(contains(message_of([&] { solver.quantize(MatrixView<const T>(nullptr, 3, 8), IntegerGrid{}); }),
                    "null"));
-    CHECK(contains(message_of([&] {
-                       solver.quantize(MatrixView<const T>(w.view().data, 3, 8, 7), IntegerGrid{});
-                   }),
-                   "stride 7"));
+    CHECK(contains(
+        message_of([&] { solver.quantize(MatrixView<const T>(w.view().data, 3, 8, 7), IntegerGrid{}); }),
+        "stride 7"));
     CHECK(contains(message_of([&] { solver.quantize(w.view(), IntegerGrid{.bits = 9}); }), "bits is 9"));
 
     const SolverOf<GPTQ, TestType> empty(backend, 8);
@@ -174,10 +174,24 @@ TEMPLATE_TEST_CASE("Misuse of a solver says what to do", "[solver][report]", RES
     CHECK(contains(message_of([&] { shares.accumulate(x.view()); }), "shared"));
 
     using Reference = SolverOf<ResidualComp, TestType>;
-    CHECK(contains(message_of([&] { Reference(backend, 8, {}, {.alpha = 2}); }), "alpha is 2, expected in [0, 1]"));
+    CHECK(contains(message_of([&] { Reference(backend, 8, {}, {.alpha = 2}); }),
+                   "alpha is 2, expected in [0, 1]"));
     CHECK(contains(message_of([&] { Reference(backend, 8, {}, {.alpha = 1, .beta = -1}); }), "beta is -1"));
     SolverOptions options;
     options.group_size = 0;
     CHECK(contains(message_of([&] { Reference(backend, 8, options); }), "group_size is 0"));
     CHECK(contains(message_of([&] { Reference(backend, 0); }), "in_features is 0, expected at least 1"));
+}
+
+TEMPLATE_TEST_CASE("Rounding refuses what is no matrix", "[solver][report]", RESIDUA_TEST_BACKENDS) {
+    using T = typename TestType::Scalar;
+    const T w[4] = {};
+    const auto round = [&](MatrixView<const T> weights, Index group_size) {
+        round_to_nearest<T>(TestType::get(), weights, IntegerGrid{}, group_size);
+    };
+    CHECK(contains(message_of([&] { round({w, 2, 0}, 16); }), "columns: 0"));
+    CHECK(contains(message_of([&] { round({w, 0, 2}, 16); }), "rows: 0"));
+    CHECK(contains(message_of([&] { round({nullptr, 2, 2}, 16); }), "null"));
+    CHECK(contains(message_of([&] { round({w, 2, 2, 1}, 16); }), "stride 1"));
+    CHECK(contains(message_of([&] { round({w, 2, 2}, 0); }), "group_size is 0"));
 }

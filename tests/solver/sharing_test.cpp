@@ -35,9 +35,7 @@ struct Counting {
     }
 };
 
-Layer usual_layer() {
-    return random_layer({.out = 20, .in = 60, .tokens = 200, .dead = {2}, .seed = 21});
-}
+Layer usual_layer() { return random_layer({.out = 20, .in = 60, .tokens = 200, .dead = {2}, .seed = 21}); }
 
 /// Tasks in reverse order.
 void backwards(Index count, const Executor::Task& task) {
@@ -73,7 +71,8 @@ TEST_CASE("Moments are factored once for many solves", "[solver][sharing]") {
         CHECK(count == 1);
     }
     SECTION("bit widths and grids") {
-        for (const int bits : {2, 3, 4, 8}) CHECK(quantize<Counting>(solver, layer.w, IntegerGrid{.bits = bits}));
+        for (const int bits : {2, 3, 4, 8})
+            CHECK(quantize<Counting>(solver, layer.w, IntegerGrid{.bits = bits}));
         CHECK(quantize<Counting>(solver, layer.w, IntegerGrid{.bits = 4, .symmetry = Symmetry::Restricted}));
         CHECK(count == 1);
     }
@@ -113,11 +112,11 @@ TEST_CASE("Moments are factored once for many solves", "[solver][sharing]") {
         SolverOptions ordered;
         ordered.ordering = Ordering::Activation;
         const auto natural = quantize<Counting>(solver, layer.w, IntegerGrid{.bits = 3});
-        CHECK(quantize<Counting>(SolverOf<GPTQ, Counting>(moments, damped), layer.w, IntegerGrid{.bits = 3}).codes !=
-              natural.codes);
+        CHECK(quantize<Counting>(SolverOf<GPTQ, Counting>(moments, damped), layer.w, IntegerGrid{.bits = 3})
+                  .codes != natural.codes);
         CHECK(count == 2);
-        CHECK(quantize<Counting>(SolverOf<GPTQ, Counting>(moments, ordered), layer.w, IntegerGrid{.bits = 3}).codes !=
-              natural.codes);
+        CHECK(quantize<Counting>(SolverOf<GPTQ, Counting>(moments, ordered), layer.w, IntegerGrid{.bits = 3})
+                  .codes != natural.codes);
         CHECK(count == 3);
     }
 }
@@ -130,7 +129,8 @@ TEST_CASE("Shared and own moments give the same codes in any order of solves", "
     const auto gptaq = codes_of<GPTAQ, EigenDouble>(layer, {}, grid);
     for (int repeat = 0; repeat < 2; ++repeat) {
         CHECK(quantize<EigenDouble>(SolverOf<GPTAQ, EigenDouble>(moments), layer.w, grid).codes == gptaq);
-        CHECK(quantize<EigenDouble>(SolverOf<ShiftedTarget, EigenDouble>(moments), layer.w, grid).codes == shifted);
+        CHECK(quantize<EigenDouble>(SolverOf<ShiftedTarget, EigenDouble>(moments), layer.w, grid).codes ==
+              shifted);
     }
 
     // The shared n x n shift and the shift of m right-hand sides agree.
@@ -139,13 +139,15 @@ TEST_CASE("Shared and own moments give the same codes in any order of solves", "
     for (Index j = 0; j < layer.n; ++j) {
         for (Index r = 0; r < layer.m; ++r) tall.w(r, j) = layer.w(r, j);
     }
-    const auto rows = quantize<EigenDouble>(SolverOf<ShiftedTarget, EigenDouble>(moments), tall.w, grid).codes;
+    const auto rows =
+        quantize<EigenDouble>(SolverOf<ShiftedTarget, EigenDouble>(moments), tall.w, grid).codes;
     CHECK(std::vector<int>(rows.begin(), rows.begin() + layer.m * layer.n) == shifted);
-    CHECK(quantize<EigenDouble>(SolverOf<ShiftedTarget, EigenDouble>(moments), layer.w, grid).codes == shifted);
+    CHECK(quantize<EigenDouble>(SolverOf<ShiftedTarget, EigenDouble>(moments), layer.w, grid).codes ==
+          shifted);
 }
 
-TEMPLATE_TEST_CASE("Results are the same bits for any number and order of threads", "[solver][sharing]", float,
-                   double) {
+TEMPLATE_TEST_CASE("Results are the same bits for any number and order of threads", "[solver][sharing]",
+                   float, double) {
     // enough columns and rows for several tiles, panels and batches
     const Layer layer = random_layer({.out = 300, .in = 530, .tokens = 600, .dead = {9}, .seed = 8});
     SolverOptions options;

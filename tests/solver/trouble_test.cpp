@@ -263,8 +263,9 @@ TEMPLATE_TEST_CASE("A condition number of 1e12", "[solver][trouble]", RESIDUA_TE
     }
     SECTION("damped") { check_all_sound<TestType>(layer); }
     SECTION("not damped, unless the precision needs it") {
-        // Without damping GPTQ moves errors of any size into directions that the tokens hardly see, and the grids
-        // of later groups with them: worse than plain rounding, by the equations. The report must say so.
+        // Without damping GPTQ moves errors of any size into directions that the tokens hardly see, and the
+        // grids of later groups with them: worse than plain rounding, by the equations. The report must say
+        // so.
         SolverOptions options = groups_of_16();
         options.damping = {.initial = 0, .growth = 10, .retry_from = 1e-10, .max_retries = 10};
         const IntegerGrid grid{.bits = 4};

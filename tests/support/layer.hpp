@@ -78,11 +78,6 @@ auto upload(const reference::Matrix& values) {
     return matrix;
 }
 
-template <class U>
-MatrixView<const U> read_only(MatrixView<U> view) {
-    return view;
-}
-
 /// A host copy of a backend's matrix.
 template <class Tag, class View>
 reference::Matrix download(View view) {

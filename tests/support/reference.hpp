@@ -1,8 +1,8 @@
 #pragma once
 
-// The truth that the library is tested against, written from the papers and a textbook: double precision, plain
-// loops, explicit inverses, one column after the other. Options and grids of the library are read as settings;
-// nothing of its algorithms is used.
+// The truth that the library is tested against, written from the papers and a textbook: double precision,
+// plain loops, explicit inverses, one column after the other. Options and grids of the library are read as
+// settings; nothing of its algorithms is used.
 
 #include <algorithm>
 #include <cmath>
@@ -104,7 +104,8 @@ inline Matrix cholesky(const Matrix& a) {
     return u;
 }
 
-/// H = sum_t w_t x_t x_t', D = sum_t w_t (x_fp_t - x_t) x_t'. x, x_fp: (tokens, in_features); an empty x_fp is x.
+/// H = sum_t w_t x_t x_t', D = sum_t w_t (x_fp_t - x_t) x_t'. x, x_fp: (tokens, in_features); an empty x_fp
+/// is x.
 struct Moments {
     Matrix h;
     Matrix d;
@@ -127,10 +128,11 @@ inline Moments moments(const Matrix& x, const Matrix& x_fp = {}, const std::vect
     return sums;
 }
 
-// ---- grids -----------------------------------------------------------------------------------------------------
+// ---- grids
+// -----------------------------------------------------------------------------------------------------
 
-/// `value` > 0 rounded to the nearest number of `digits` binary digits, ties to even, and kept within the positive
-/// finite numbers of the format.
+/// `value` > 0 rounded to the nearest number of `digits` binary digits, ties to even, and kept within the
+/// positive finite numbers of the format.
 inline double round_to_format(double value, int digits, int least_exponent, double smallest, double largest) {
     if (value < smallest) return smallest;
     if (value > largest) return largest;
@@ -204,7 +206,8 @@ inline Params fit(const IntegerGrid& grid, const std::vector<double>& group) {
     return best;
 }
 
-// ---- order and groups ------------------------------------------------------------------------------------------
+// ---- order and groups
+// ------------------------------------------------------------------------------------------
 
 inline Index group_width(const SolverOptions& options, Index n) {
     return options.group_size < 0 ? n : std::min(options.group_size, n);
@@ -235,7 +238,8 @@ inline std::vector<Index> column_order(const Matrix& h, const SolverOptions& opt
     return order;
 }
 
-// ---- methods ---------------------------------------------------------------------------------------------------
+// ---- methods
+// ---------------------------------------------------------------------------------------------------
 
 enum class Method { RoundToNearest, GPTQ, GPTAQ, ResComp, GPTQResComp, ShiftedTarget };
 
@@ -331,7 +335,8 @@ inline Solution solve(const Settings& settings, const Matrix& w, const Moments& 
     // one grid per row and group
     std::vector<Params> params(static_cast<std::size_t>(m * s.groups));
     const auto grid_of = [&](Index r, Index p) -> const Params& {
-        return params[static_cast<std::size_t>(r * s.groups + s.group_index[static_cast<std::size_t>(at(p))])];
+        return params[static_cast<std::size_t>(r * s.groups +
+                                               s.group_index[static_cast<std::size_t>(at(p))])];
     };
     const auto fit_group = [&](Index group, const Matrix& values) {
         for (Index r = 0; r < m; ++r) {
@@ -341,8 +346,7 @@ inline Solution solve(const Settings& settings, const Matrix& w, const Moments& 
         }
     };
     if (static_groups) {
-        const bool stale =
-            options.scales == GroupScales::Stale && options.group_size < 0 && !rounds_only;
+        const bool stale = options.scales == GroupScales::Stale && options.group_size < 0 && !rounds_only;
         for (Index g = 0; g < s.groups; ++g) fit_group(g, stale ? original : c);
     }
 
@@ -395,7 +399,8 @@ inline Solution solve(const Settings& settings, const Matrix& w, const Moments& 
     return s;
 }
 
-// ---- objectives ------------------------------------------------------------------------------------------------
+// ---- objectives
+// ------------------------------------------------------------------------------------------------
 
 /// sum_t w_t |(W - Q) x_t|^2
 inline double symmetric_objective(const Matrix& w, const Matrix& q, const Matrix& x) {

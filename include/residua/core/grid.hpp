@@ -37,7 +37,8 @@ struct ClipSearch {
 /// The type that scales are stored in; a fit rounds to it, so that codes are exact for the stored scale.
 enum class ScaleType { Float32, Float16, BFloat16 };
 
-/// `value` > 0 rounded to `type`, kept within its positive finite range.
+/// `value` > 0 rounded to `type`, kept within its positive finite range; to float first, then to shorter
+/// types.
 template <Real T>
 RESIDUA_HOST_DEVICE inline T round_scale(T value, ScaleType type) {
     constexpr float float_min = 0x1.0p-126f;

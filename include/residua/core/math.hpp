@@ -16,8 +16,8 @@ RESIDUA_HOST_DEVICE inline T round_to_even(T x) {
 #endif
 }
 
-/// x / y, correctly rounded but for quotients below 2^-100 or above 2^100. On the device free of branches; what
-/// depends on y alone can leave a loop.
+/// x / y, correctly rounded but for quotients below 2^-100 or above 2^100. On the device free of branches;
+/// what depends on y alone can leave a loop.
 template <Real T>
 RESIDUA_HOST_DEVICE inline T divide(T x, T y) {
 #if defined(__CUDA_ARCH__)
@@ -73,7 +73,7 @@ RESIDUA_HOST_DEVICE inline double power(double x, double p) { return std::pow(x,
 /// For loops over many errors, as vector code. Hence masks: a compiler would make branches of conditions.
 RESIDUA_HOST_DEVICE inline float power(float x, float p) {
     constexpr std::int32_t least_normal = 0x00800000;
-    const std::int32_t given = std::bit_cast<std::int32_t>(x);
+    const std::int32_t given = std::bit_cast<std::int32_t>(x) & 0x7fffffff;  // -0 is 0
     const std::int32_t vanishes = (given - least_normal) >> 31;
     const std::int32_t bits = (given & ~vanishes) | (least_normal & vanishes);
 

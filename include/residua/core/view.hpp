@@ -1,7 +1,9 @@
 #pragma once
 
+#include <string>
 #include <type_traits>
 
+#include "residua/core/error.hpp"
 #include "residua/core/types.hpp"
 
 namespace residua {
@@ -24,8 +26,8 @@ struct MatrixView {
 
     /// A view of mutable elements is a view of constant ones.
     template <class U>
-        requires(!std::is_same_v<U, T> && std::is_same_v<const U, T>)
-    RESIDUA_HOST_DEVICE constexpr MatrixView(MatrixView<U> v)
+    requires(!std::is_same_v<U, T> && std::is_same_v<const U, T>) RESIDUA_HOST_DEVICE
+        constexpr MatrixView(MatrixView<U> v)
         : data(v.data), rows(v.rows), cols(v.cols), stride(v.stride) {}
 
     RESIDUA_HOST_DEVICE constexpr T& operator()(Index i, Index j) const { return data[i * stride + j]; }
@@ -39,5 +41,20 @@ struct MatrixView {
         return block(i, 0, count, cols);
     }
 };
+
+/// The same elements, not to be changed.
+template <class T>
+RESIDUA_HOST_DEVICE constexpr MatrixView<const T> read_only(MatrixView<T> view) {
+    return view;
+}
+
+/// Throws std::invalid_argument unless `view`, called `what` in the message, is a matrix of `cols` columns.
+template <class T>
+void require_matrix(const std::string& what, MatrixView<T> view, Index cols) {
+    require(view.rows >= 0, what + " has rows:", view.rows, "at least 0");
+    require(view.cols == cols, what + " has columns:", view.cols, std::to_string(cols) + " (in_features)");
+    require(view.stride >= view.cols, what + " has stride", view.stride, "at least its columns");
+    require(view.rows == 0 || view.data, what + " is", "null", "a matrix");
+}
 
 }  // namespace residua

@@ -10,6 +10,9 @@ namespace residua {
 template <Real T, Backend<T> B, Element In, Grid<T> G>
 QuantizedMatrix<T, B, G> round_to_nearest(B& backend, MatrixView<const In> weights, const G& grid,
                                           Index group_size) {
+    require_matrix("round_to_nearest: weights", weights, weights.cols);
+    require(weights.rows >= 1, "round_to_nearest: weights has rows:", weights.rows, "at least 1");
+    require(weights.cols >= 1, "round_to_nearest: weights has columns:", weights.cols, "at least 1");
     SolverOptions options;
     options.group_size = group_size;
     options.static_groups = true;
@@ -31,10 +34,10 @@ QuantizedMatrix<T, B, G> round_to_nearest(B& backend, MatrixView<const In> weigh
     const Index slab = std::min(m, backend.slab_rows(n, m));
     for (Index first = 0; first < m; first += slab) {
         const Index rows = std::min(slab, m - first);
-        auto columns = backend.template allocate<T>(n, rows);
+        auto columns = backend.template workspace<T>(n, rows);
         auto codes = backend.template allocate<Code>(n, rows);
-        auto scales = backend.template allocate<T>(groups.count, rows);
-        auto zeros = backend.template allocate<T>(groups.count, rows);
+        auto scales = backend.template workspace<T>(groups.count, rows);
+        auto zeros = backend.template workspace<T>(groups.count, rows);
         const MatrixView<const T> w = columns.view();
         const MatrixView<const T> scale = scales.view();
         const MatrixView<const T> zero = zeros.view();

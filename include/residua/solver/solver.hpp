@@ -28,8 +28,8 @@ namespace residua {
 ///
 ///     residua::EigenBackend cpu;
 ///     residua::GPTQSolver<float, residua::EigenBackend> solver(cpu, in_features);
-///     solver.accumulate(residua::MatrixView<const float>(x, tokens, in_features));      // for every batch
-///     auto layer = solver.quantize(residua::MatrixView<const float>(w, out_features, in_features),
+///     solver.accumulate(residua::MatrixView(x, tokens, in_features));      // for every batch
+///     auto layer = solver.quantize(residua::MatrixView(w, out_features, in_features),
 ///                                  residua::IntegerGrid{.bits = 4});
 ///     // layer.codes(i, j), layer.scales(i, g), layer.zeros(i, g) with g = layer.group_index[j]
 ///
@@ -61,21 +61,20 @@ class Solver {
     const M& rule() const { return rule_; }
 
     /// Adds a batch of activations to the solver's own moments, see Moments::accumulate.
-    template <Element In>
-    void accumulate(MatrixView<const In> x, std::span<const float> weights = {}) {
-        own().accumulate(x, weights);
-    }
-    template <Element In>
-    void accumulate(MatrixView<const In> x, MatrixView<const In> x_fp, std::span<const float> weights = {}) {
-        own().accumulate(x, x_fp, weights);
+    template <class... Views>
+    void accumulate(const Views&... batch) {
+        own().accumulate(batch...);
     }
 
-    /// Quantizes `weights` (out_features, in_features) onto `grid`.
+    /// Quantizes the weights w (out_features, in_features) onto `grid`.
     ///
     /// Throws std::invalid_argument if the shape does not match, no token was accumulated or the rule needs
     /// reference inputs that the moments lack. Everything numerical is in the report.
-    template <Element In, Grid<T> G>
-    QuantizedMatrix<T, B, G> quantize(MatrixView<const In> weights, const G& grid) const {
+    template <class In, Grid<T> G>
+    requires Element<std::remove_const_t<In>> QuantizedMatrix<T, B, G> quantize(MatrixView<In> w,
+                                                                                const G& grid)
+    const {
+        const auto weights = read_only(w);
         check(weights);
         grid.validate();
         B& backend = moments().backend();
@@ -97,8 +96,10 @@ class Solver {
     /// so that a large layer needs no second pair of n x n matrices (but one more for a moment unless the
     /// ordering is Natural). Needs moments of its own, which are empty afterwards, and options without
     /// report_objective.
-    template <Element In, Grid<T> G>
-    QuantizedMatrix<T, B, G> quantize_and_consume(MatrixView<const In> weights, const G& grid) {
+    template <class In, Grid<T> G>
+    requires Element<std::remove_const_t<In>> QuantizedMatrix<T, B, G> quantize_and_consume(MatrixView<In> w,
+                                                                                            const G& grid) {
+        const auto weights = read_only(w);
         check(weights);
         grid.validate();
         require(owned_.has_value(), "Solver::quantize_and_consume: moments are", "shared",
@@ -150,13 +151,8 @@ class Solver {
 
     template <class In>
     void check(MatrixView<const In> weights) const {
-        const Index n = moments().in_features();
+        require_matrix("Solver::quantize: weights", weights, moments().in_features());
         require(weights.rows >= 1, "Solver::quantize: weights has rows:", weights.rows, "at least 1");
-        require(weights.cols == n, "Solver::quantize: weights has columns:", weights.cols,
-                std::to_string(n) + " (in_features)");
-        require(weights.stride >= n, "Solver::quantize: weights has stride", weights.stride,
-                "at least its columns");
-        require(weights.data != nullptr, "Solver::quantize: weights is", "null", "a matrix");
         require(moments().tokens() >= 1, "Solver::quantize: accumulated tokens:", moments().tokens(),
                 "at least 1");
         require(M::target == Target::Original || moments().has_reference(),
