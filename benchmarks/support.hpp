@@ -1,6 +1,9 @@
 #pragma once
 
 #include <benchmark/benchmark.h>
+#ifdef __GLIBC__
+#include <malloc.h>
+#endif
 
 #include <algorithm>
 #include <fstream>
@@ -68,7 +71,12 @@ inline double peak_memory() {
     }
     return 0;
 }
-inline void reset_peak_memory() { std::ofstream("/proc/self/clear_refs") << 5; }
+inline void reset_peak_memory() {
+#ifdef __GLIBC__
+    malloc_trim(0);  // what was freed before is not this measurement's
+#endif
+    std::ofstream("/proc/self/clear_refs") << 5;
+}
 
 /// Host values with the given spread around a random state that carries over from one column to the next, as
 /// neighbouring activations are correlated in real layers.

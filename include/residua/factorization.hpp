@@ -178,16 +178,14 @@ class Factorization {
         }
         backend_.keep_strict_lower(p);
 
-        // P' = R^-T M': column block I of row block J sums over the rows from I to J
-        for (Index begin = 0; begin < n_; begin += block) {
-            const Index height = std::min(block, n_ - begin);
-            for (Index i = 0; i < begin; i += block) {
-                backend_.multiply(T(-1), Transpose::Yes, r.block(i, begin, begin - i, height),
-                                  MatrixView<const T>(p.block(i, i, begin - i, block)), T(1),
-                                  p.block(begin, i, height, block));
-            }
-            backend_.solve_upper_transposed(r.block(begin, begin, height, height),
-                                            p.block(begin, 0, height, begin + height));
+        // P' = R^-T M': row block J is final once those above it have been subtracted, then goes to all below
+        for (Index begin = 0, end = 0; begin < n_; begin = end) {
+            end = std::min(n_, begin + block);
+            const Index height = end - begin;
+            const MatrixView<T> rows = p.block(begin, 0, height, end);
+            backend_.solve_upper_transposed(r.block(begin, begin, height, height), rows);
+            backend_.multiply(T(-1), Transpose::Yes, r.block(begin, end, height, n_ - end),
+                              MatrixView<const T>(rows), T(1), p.block(end, 0, n_ - end, end));
         }
         projection_ = std::move(result);
     }
