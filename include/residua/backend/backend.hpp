@@ -25,11 +25,6 @@ struct ProbeRule {
     RESIDUA_HOST_DEVICE T fed_back(T q, T, T) const {
         return q;
     }
-    template <Real T>
-    RESIDUA_HOST_DEVICE T fed_forward(T, T) const {
-        return T(0);
-    }
-    double shift() const { return 0; }
     void validate() const {}
 };
 

@@ -22,8 +22,8 @@ enum class Target {
 /// i:
 ///   1. M::target names the target; anything but Original needs moments with reference inputs.
 ///   2. m.fed_back(q_i, v_i, w_i) is s_i. M::residual_feedback tells whether it depends on v_i.
-///   3. m.fed_forward(v_i, w_i) is a_i (Forwarded only).
-///   4. m.shift() is alpha (Shifted only).
+///   3. If the target is Forwarded, m.fed_forward(v_i, w_i) is a_i.
+///   4. If the target is Shifted, m.shift() is alpha.
 ///   5. m.validate() throws std::invalid_argument for unusable coefficients; M::name is the method's name.
 ///   6. M is trivially copyable; fed_back and fed_forward run on host and device.
 template <class M>
@@ -33,10 +33,14 @@ concept Rule = std::is_trivially_copyable_v<M> && requires(const M rule, float x
     { M::residual_feedback } -> std::convertible_to<bool>;
     { rule.fed_back(x, x, x) } -> std::same_as<float>;
     { rule.fed_back(y, y, y) } -> std::same_as<double>;
-    { rule.fed_forward(x, x) } -> std::same_as<float>;
-    { rule.fed_forward(y, y) } -> std::same_as<double>;
-    { rule.shift() } -> std::same_as<double>;
     rule.validate();
-};
+} &&(M::target != Target::Forwarded ||
+     requires(const M rule, float x, double y) {
+         { rule.fed_forward(x, x) } -> std::same_as<float>;
+         { rule.fed_forward(y, y) } -> std::same_as<double>;
+     }) &&
+    (M::target != Target::Shifted || requires(const M rule) {
+        { rule.shift() } -> std::same_as<double>;
+    });
 
 }  // namespace residua

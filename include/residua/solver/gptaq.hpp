@@ -29,7 +29,6 @@ struct GPTAQ {
     RESIDUA_HOST_DEVICE constexpr T fed_forward(T v, T) const {
         return T(alpha) * v;
     }
-    double shift() const { return 0; }
 };
 
 static_assert(Rule<GPTAQ>);

@@ -21,11 +21,6 @@ struct GPTQ {
     RESIDUA_HOST_DEVICE constexpr T fed_back(T q, T, T) const {
         return q;
     }
-    template <Real T>
-    RESIDUA_HOST_DEVICE constexpr T fed_forward(T, T) const {
-        return T(0);
-    }
-    double shift() const { return 0; }
 };
 
 static_assert(Rule<GPTQ>);

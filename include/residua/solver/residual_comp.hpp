@@ -34,7 +34,6 @@ struct ResidualComp {
     RESIDUA_HOST_DEVICE constexpr T fed_forward(T v, T w) const {
         return T(alpha) * v + T(beta) * (w - v);
     }
-    double shift() const { return 0; }
 };
 
 /// GPTQ + ResComp: the part of ResComp that needs no reference inputs (D = 0).
@@ -54,11 +53,6 @@ struct GPTQResidualComp {
     RESIDUA_HOST_DEVICE constexpr T fed_back(T q, T v, T w) const {
         return q - T(beta) * (w - v);
     }
-    template <Real T>
-    RESIDUA_HOST_DEVICE constexpr T fed_forward(T, T) const {
-        return T(0);
-    }
-    double shift() const { return 0; }
 };
 
 static_assert(Rule<ResidualComp> && Rule<GPTQResidualComp>);

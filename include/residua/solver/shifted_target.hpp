@@ -29,10 +29,6 @@ struct ShiftedTarget {
     RESIDUA_HOST_DEVICE constexpr T fed_back(T q, T, T) const {
         return q;
     }
-    template <Real T>
-    RESIDUA_HOST_DEVICE constexpr T fed_forward(T, T) const {
-        return T(0);
-    }
     double shift() const { return alpha; }
 };
 

@@ -1,0 +1,13 @@
+# The README's first program is a part of the example that is built and run.
+file(READ ${SOURCE_DIR}/README.md readme)
+file(READ ${SOURCE_DIR}/examples/first_program.cpp program)
+string(FIND "${readme}" "```cpp\n" begin)
+string(SUBSTRING "${readme}" ${begin} -1 readme)
+string(SUBSTRING "${readme}" 7 -1 readme)
+string(FIND "${readme}" "```" end)
+string(SUBSTRING "${readme}" 0 ${end} snippet)
+string(REGEX REPLACE "(^|\n)([^\n])" "\\1    \\2" snippet "${snippet}")
+string(FIND "${program}" "${snippet}" found)
+if(found EQUAL -1)
+    message(FATAL_ERROR "examples/first_program.cpp does not contain the README's first program:\n${snippet}")
+endif()
