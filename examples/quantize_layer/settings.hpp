@@ -9,6 +9,8 @@
 struct Settings {
     std::string input = RESIDUA_EXAMPLE_DATA_DIR "/layer.safetensors";
     std::string output;
+    std::string format = "residua";
+    std::string name = "layer";  ///< of the layer, in the output
     std::string method = "all";
     residua::IntegerGrid grid{.bits = 4, .symmetry = residua::Symmetry::Restricted};
     residua::SolverOptions options;
@@ -18,6 +20,12 @@ struct Settings {
     bool calibrate_on_all = false;
     bool json = false;
     std::string command;  ///< the arguments, for the output's metadata
+
+    /// Formats that fix the bits, the group size and the types of scales.
+    bool is_block_format() const {
+        return format.starts_with("gguf-") || format == "nvfp4" || format == "mxfp4";
+    }
+    residua::Index block_size() const { return format == "nvfp4" ? 16 : 32; }
 };
 
 inline Settings parse_settings(CLI::App& app, int argc, char** argv) {
@@ -44,18 +52,26 @@ inline Settings parse_settings(CLI::App& app, int argc, char** argv) {
     app.add_option("--input", s.input,
                    "safetensors file with weight, x and optionally x_fp (F32, F16 or BF16)")
         ->capture_default_str();
-    app.add_option("--output", s.output,
-                   "write codes, scales, zeros, group_index and dequantized weights (one method only)");
+    app.add_option("--output", s.output, "file to write, in --format (one method only)");
+    app.add_option("--format", s.format,
+                   "residua: codes, scales, zeros, group_index and dequantized weights as plain tensors")
+        ->check(CLI::IsMember({"residua", "gptq-v1", "gptq-v2", "compressed-tensors", "gguf-q4_0",
+                               "gguf-q4_1", "gguf-q5_0", "gguf-q5_1", "gguf-q8_0", "nvfp4", "mxfp4"}))
+        ->capture_default_str();
+    app.add_option("--name", s.name, "name of the layer in the output")->capture_default_str();
     app.add_option("--method", s.method, "what to quantize with")
         ->check(CLI::IsMember({"rtn", "gptq", "gptaq", "rescomp", "gptq+rescomp", "shifted", "all"}))
         ->capture_default_str();
     app.add_option("--bits", s.grid.bits, "bits per weight, 2 to 8")->capture_default_str();
-    app.add_option("--group-size", s.options.group_size,
-                   "columns that share a scale; -1: one scale per output")
-        ->capture_default_str();
+    const auto* group_size = app.add_option(
+        "--group-size", s.options.group_size,
+        "columns that share a scale; -1: one scale per output (default: 128, or the format's)");
     one_of("--symmetric", symmetric, symmetries, "grid around zero");
     app.add_flag("--clip", s.grid.clip.enabled, "search the range that is worth covering");
-    one_of("--scale-type", type, scale_types, "type that scales are stored in");
+    const auto* scale_type =
+        app.add_option("--scale-type", type,
+                       "type that scales are stored in (default: f32; f16 for gptq-* and compressed-tensors)")
+            ->check(CLI::IsMember(&scale_types));
     one_of("--order", order, orderings, "order in which columns are quantized");
     app.add_flag("--static-groups", s.options.static_groups, "fit all grids before the first column");
     app.add_option("--damping", s.options.damping.initial, "part of the mean diagonal added to H")
@@ -78,6 +94,16 @@ inline Settings parse_settings(CLI::App& app, int argc, char** argv) {
     s.options.ordering = orderings.at(order);
     s.options.view = views.at(view);
     s.options.scales = scales.at(fit);
+    if (s.is_block_format()) {
+        if (group_size->count() == 0) s.options.group_size = s.block_size();
+        require(s.options.group_size == s.block_size(), "--format " + s.format + ": --group-size is",
+                s.options.group_size, std::to_string(s.block_size()));
+        const bool is_known =
+            s.method == "all" || s.method == "rtn" || s.method == "gptq" || s.method == "shifted";
+        require(is_known, "--format " + s.format + ": --method is", s.method, "rtn, gptq, shifted or all");
+    } else if (s.format != "residua" && scale_type->count() == 0) {
+        s.grid.scale_type = ScaleType::Float16;
+    }
     s.grid.validate();
     s.options.validate();
     require(s.output.empty() || s.method != "all", "--output: --method is", "all", "one method to write");

@@ -1,6 +1,7 @@
 #pragma once
 
 #include "residua/core/grid.hpp"
+#include "residua/core/saturate.hpp"
 
 /// The grids of ggml's blocks (llama.cpp, GGUF files). Groups have 32 columns; scales and minima are float16.
 /// All values are exact in float: a scale has 11 significant bits, a code at most 8.
@@ -30,8 +31,8 @@ struct GGMLSignedGrid {
 
     template <Real T>
     RESIDUA_HOST_DEVICE int encode(T x, GridParams<T> p) const {
-        const T step = round_to_even(x / (p.scale * p.zero));
-        return static_cast<int>(clamp(step, -half<T>(), half<T>() - T(1)) + half<T>());
+        const T step = round_to_even(x / (p.scale * p.zero)) + half<T>();
+        return static_cast<int>(saturate(step, T(levels() - 1)));
     }
 
     template <Real T>
@@ -71,7 +72,7 @@ struct GGMLMinimumGrid {
 
     template <Real T>
     RESIDUA_HOST_DEVICE int encode(T x, GridParams<T> p) const {
-        return static_cast<int>(clamp(round_to_even((x - p.zero) / p.scale), T(0), last<T>()));
+        return static_cast<int>(saturate(round_to_even((x - p.zero) / p.scale), last<T>()));
     }
 
     template <Real T>
@@ -107,7 +108,7 @@ struct Q8_0Grid {
 
     template <Real T>
     RESIDUA_HOST_DEVICE int encode(T x, GridParams<T> p) const {
-        return static_cast<int>(clamp(round_to_even(x / p.scale), T(-127), T(127))) + 127;
+        return static_cast<int>(saturate(round_to_even(x / p.scale) + T(127), T(254)));
     }
 
     template <Real T>

@@ -3,6 +3,7 @@
 #include <bit>
 
 #include "residua/core/math.hpp"
+#include "residua/core/saturate.hpp"
 
 namespace residua {
 
@@ -15,7 +16,7 @@ struct E2M1 {
     /// Nearest code, ties to even, saturating. Never the code of -0; NaN becomes 0.
     template <Real T>
     RESIDUA_HOST_DEVICE static constexpr int encode(T x) {
-        const T a = x < T(0) ? -x : x;
+        const T a = magnitude_of(x);
         const int magnitude = (a > T(0.25)) + (a >= T(0.75)) + (a > T(1.25)) + (a >= T(1.75)) + (a > T(2.5)) +
                               (a >= T(3.5)) + (a > T(5));
         const int negative = int(x < T(0)) & int(magnitude > 0);
@@ -38,10 +39,10 @@ struct E4M3 {
     static constexpr float max = 448.0f;
     static constexpr float min_positive = 0x1.0p-9f;
 
-    /// Nearest code, ties to even, saturating. Never a code of NaN or -0; NaN becomes 0.
+    /// Nearest code, ties to even, saturating, also for NaN. Never a code of NaN or -0.
     template <Real T>
     RESIDUA_HOST_DEVICE static int encode(T x) {
-        const T a = clamp(x < T(0) ? -x : x, T(0), T(max));
+        const T a = saturate(magnitude_of(x), T(max));
         // 2^(e-127) <= a < 2^(e-126), and the same step for all subnormals
         const int e_float = std::bit_cast<std::int32_t>(static_cast<float>(a)) >> 23;
         const int e = e_float > 121 ? e_float : 121;
@@ -57,11 +58,10 @@ struct E4M3 {
     RESIDUA_HOST_DEVICE static constexpr T decode(int code) {
         const int given = code & 0x7f;
         const int m = given < 0x7e ? given : 0x7e;
-        const float subnormal = static_cast<float>(m) * min_positive;
-        const std::int32_t normal = (m << 20) + (120 << 23);
-        const std::int32_t bits = m < 8 ? std::bit_cast<std::int32_t>(subnormal) : normal;
-        const auto sign = static_cast<std::uint32_t>(code & 0x80) << 24;
-        return T(std::bit_cast<float>(static_cast<std::uint32_t>(bits) | sign));
+        const int e = m >> 3 > 1 ? m >> 3 : 1;  // 1 for subnormals too: they have the same step
+        const int sign = 1 - ((code >> 6) & 2);
+        const float step = std::bit_cast<float>((e + 117) << 23);  // 2^(e - 10)
+        return T(static_cast<float>(sign * (m - 8 * (e - 1))) * step);
     }
 };
 

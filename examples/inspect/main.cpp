@@ -1,0 +1,96 @@
+/// Shows what a quantized file holds, and dequantizes one of its layers.
+
+#include <CLI/CLI.hpp>
+#include <algorithm>
+#include <cstdio>
+#include <iostream>
+#include <numeric>
+
+#include "quantized_file.hpp"
+
+namespace {
+
+struct Settings {
+    std::string input, dequantize, output;
+};
+
+/// How often each code occurs, as columns from the lowest value to the highest; neighbours share a column
+/// beyond 64 codes.
+template <class G>
+void plot_codes(const residua::io::QuantizedLayer<G>& layer) {
+    constexpr int height = 8;
+    const int levels = layer.grid.levels();
+    std::vector<double> share(static_cast<std::size_t>(levels), 0);
+    for (const residua::Code code : layer.codes) share[code] += 1.0 / static_cast<double>(layer.codes.size());
+
+    std::vector<int> by_value(share.size());
+    std::iota(by_value.begin(), by_value.end(), 0);
+    const auto value = [&](int code) { return layer.grid.decode(code, residua::GridParams<float>{1, 1}); };
+    std::ranges::stable_sort(by_value, {}, value);
+    const std::size_t merged = (share.size() + 63) / 64;
+    std::vector<double> columns((share.size() + merged - 1) / merged, 0);
+    for (std::size_t i = 0; i < share.size(); ++i)
+        columns[i / merged] += share[static_cast<std::size_t>(by_value[i])];
+
+    const double largest = *std::max_element(columns.begin(), columns.end());
+    for (int line = height; line > 0; --line) {
+        std::string text;
+        for (const double part : columns) text += part * height >= largest * (line - 0.5) ? '#' : ' ';
+        std::printf("    %6.2f %% |%s\n", 100 * largest * line / height, text.c_str());
+    }
+    std::printf("             +%s\n", std::string(columns.size(), '-').c_str());
+    std::printf("              %d codes, lowest value to highest\n", levels);
+}
+
+template <class G>
+void describe(const std::string& name, const char* format, const residua::io::QuantizedLayer<G>& layer) {
+    int bits = 0;
+    while ((1 << bits) < layer.grid.levels()) ++bits;
+    const auto [least, largest] = std::minmax_element(layer.scales.begin(), layer.scales.end());
+    std::printf("\n%s: %s, %td x %td, %d bits, %td groups of %td columns%s\n", name.c_str(), format,
+                layer.rows, layer.cols, bits, layer.groups, residua::io::grouping_of(layer).size,
+                residua::io::grouping_of(layer).is_sequential ? "" : ", scattered");
+    std::printf("    scales from %g to %g\n", double(*least), double(*largest));
+    plot_codes(layer);
+}
+
+template <class File>
+void run(const Settings& settings, const File& file) {
+    if (!settings.dequantize.empty()) {
+        file.visit(settings.dequantize, [&](const char*, const auto& layer) {
+            const residua::Matrix<float> values = layer.dequantize();
+            const std::span elements(values.data(), static_cast<std::size_t>(values.rows() * values.cols()));
+            residua::io::write_safetensors(
+                settings.output,
+                {residua::io::tensor_of(settings.dequantize, {values.rows(), values.cols()}, elements)});
+        });
+        return;
+    }
+    for (const ListedTensor& tensor : file.tensors())
+        std::printf("%-8s %-20s %s\n", tensor.type.c_str(), tensor.shape.c_str(), tensor.name.c_str());
+    for (const std::string& name : file.layers()) {
+        file.visit(name, [&](const char* format, const auto& layer) { describe(name, format, layer); });
+    }
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+    CLI::App app("Shows what a quantized file holds: GPTQ, compressed-tensors or GGUF.", "inspect");
+    Settings settings;
+    app.add_option("file", settings.input, "safetensors file, index or folder, or GGUF file")->required();
+    auto* output = app.add_option("--output", settings.output, "file to write, float32 safetensors");
+    app.add_option("--dequantize", settings.dequantize, "layer to dequantize")->needs(output);
+    try {
+        app.parse(argc, argv);
+        if (settings.input.ends_with(".gguf"))
+            run(settings, QuantizedGGUF(settings.input));
+        else
+            run(settings, QuantizedCheckpoint(settings.input));
+    } catch (const CLI::ParseError& error) {
+        return app.exit(error);
+    } catch (const std::exception& error) {
+        std::cerr << error.what() << '\n';
+        return 2;
+    }
+}

@@ -1,0 +1,115 @@
+#pragma once
+
+#include <functional>
+#include <residua/io/compressed_tensors.hpp>
+#include <residua/io/fp4.hpp>
+#include <residua/io/gguf_file.hpp>
+#include <residua/io/gptq.hpp>
+#include <residua/io/model_config.hpp>
+#include <residua/io/safetensors.hpp>
+#include <string>
+#include <string_view>
+#include <vector>
+
+/// A tensor as the file lists it.
+struct ListedTensor {
+    std::string name, type, shape;
+};
+
+inline std::string text_of(const std::vector<residua::Index>& shape) {
+    std::string text;
+    for (const auto extent : shape) text += (text.empty() ? "" : " x ") + std::to_string(extent);
+    return text.empty() ? "scalar" : text;
+}
+
+/// GGUF: a tensor of blocks is a layer.
+class QuantizedGGUF {
+  public:
+    explicit QuantizedGGUF(const std::string& path) : file_(path) {}
+
+    std::vector<ListedTensor> tensors() const {
+        std::vector<ListedTensor> all;
+        for (const auto& tensor : file_.tensors())
+            all.push_back({tensor.name, "ggml " + std::to_string(tensor.type), text_of(tensor.shape)});
+        return all;
+    }
+
+    std::vector<std::string> layers() const {
+        std::vector<std::string> names;
+        for (const auto& tensor : file_.tensors()) {
+            if (visit_type(tensor.type, [](auto, const char*) {})) names.push_back(tensor.name);
+        }
+        return names;
+    }
+
+    /// f(format, QuantizedLayer<G>)
+    template <class F>
+    void visit(const std::string& name, F f) const {
+        const bool known = visit_type(file_.tensor(name).type, [&]<class G>(G, const char* format) {
+            f(format, file_.layer<G>(name));
+        });
+        residua::require(known, "'" + name + "' has ggml type", file_.tensor(name).type, "a type of blocks");
+    }
+
+  private:
+    template <class G, class F>
+    static bool try_grid(std::uint32_t type, F& f) {
+        if (type != residua::io::GGMLFormat<G>::type) return false;
+        f(G{}, residua::io::GGMLFormat<G>::name);
+        return true;
+    }
+    template <class F>
+    static bool visit_type(std::uint32_t type, F f) {
+        using namespace residua;
+        return try_grid<Q4_0Grid>(type, f) || try_grid<Q4_1Grid>(type, f) || try_grid<Q5_0Grid>(type, f) ||
+               try_grid<Q5_1Grid>(type, f) || try_grid<Q8_0Grid>(type, f) || try_grid<MXFP4Grid>(type, f);
+    }
+
+    residua::io::GGUFFile file_;
+};
+
+/// A file, an index or a folder of safetensors: <layer>.qweight or <layer>.weight_packed make a layer.
+class QuantizedCheckpoint {
+  public:
+    explicit QuantizedCheckpoint(const std::string& path)
+        : file_(path), config_(residua::io::find_quantization_config(file_)) {}
+
+    std::vector<ListedTensor> tensors() const {
+        std::vector<ListedTensor> all;
+        for (const auto& tensor : file_.tensors())
+            all.push_back({tensor.name, std::string(name_of(tensor.dtype)), text_of(tensor.shape)});
+        return all;
+    }
+
+    std::vector<std::string> layers() const {
+        std::vector<std::string> names;
+        for (const auto& tensor : file_.tensors()) {
+            for (const std::string_view suffix : {".qweight", ".weight_packed"}) {
+                if (tensor.name.ends_with(suffix))
+                    names.push_back(tensor.name.substr(0, tensor.name.size() - suffix.size()));
+            }
+        }
+        return names;
+    }
+
+    /// f(format, QuantizedLayer<G>)
+    template <class F>
+    void visit(const std::string& name, F f) const {
+        using namespace residua;
+        if (file_.contains(name + ".qweight")) {
+            const auto settings = io::GPTQConfig::from_json(config_);
+            f(settings.version == io::GPTQVersion::V1 ? "GPTQ v1" : "GPTQ v2",
+              io::unpack_gptq(io::read_gptq(file_, name, settings.bits, settings.version)));
+        } else if (file_.contains(name + ".weight_shape")) {
+            f("pack-quantized", io::unpack_quantized(io::read_pack_quantized(file_, name, config_)));
+        } else if (const auto fp4 = io::read_fp4(file_, name); fp4.is_nvfp4) {
+            f("NVFP4", io::unpack_nvfp4(fp4));
+        } else {
+            f("MXFP4", io::unpack_mxfp4(fp4));
+        }
+    }
+
+  private:
+    residua::io::SafetensorsCheckpoint file_;
+    nlohmann::json config_;
+};

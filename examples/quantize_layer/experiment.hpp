@@ -1,0 +1,130 @@
+#pragma once
+
+#include <unistd.h>
+
+#include <Eigen/Core>
+#include <chrono>
+#include <cstdio>
+#include <residua/residua.hpp>
+#include <string>
+
+#include "layer.hpp"
+#include "settings.hpp"
+
+using Cpu = residua::EigenBackend;
+
+template <class G>
+using Quantized = residua::QuantizedMatrix<float, Cpu, G>;
+
+struct Row {
+    std::string method;
+    std::string status;
+    double objective = NAN;
+    double relative_output_error = NAN;
+    double accumulate_seconds = 0;
+    double solve_seconds = 0;
+};
+
+/// The layer, cut into calibration tokens and tokens held back, and what is measured on each.
+class Experiment {
+  public:
+    Experiment(Cpu& backend, const Layer& layer, const Settings& settings)
+        : backend_(backend), layer_(layer), settings_(settings), moments_(backend, layer.in) {
+        held_ =
+            settings.calibrate_on_all || layer.tokens < 2 ? 0 : std::max<residua::Index>(1, layer.tokens / 4);
+        calibration_ = layer.tokens - held_;
+        const auto start = std::chrono::steady_clock::now();
+        if (layer.x_fp) {
+            moments_.accumulate(layer.inputs(0, calibration_), layer.reference(0, calibration_));
+        } else {
+            moments_.accumulate(layer.inputs(0, calibration_));
+        }
+        accumulate_seconds_ = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+        if (layer.x_fp)
+            reference_error_ =
+                (product(weights(), 0, calibration_, true) - product(weights(), 0, calibration_, false))
+                    .squaredNorm();
+    }
+
+    bool has_reference() const { return layer_.x_fp.has_value(); }
+    residua::Index calibration_tokens() const { return calibration_; }
+    residua::Index held_tokens() const { return held_; }
+
+    template <class G>
+    Quantized<G> round(const G& grid) {
+        const auto start = std::chrono::steady_clock::now();
+        Quantized<G> q =
+            residua::round_to_nearest<float>(backend_, layer_.weights(), grid, settings_.options.group_size);
+        q.report.seconds.sweep =
+            std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+        if (q) q.report.objective = residua::objective(moments_, layer_.weights(), q);
+        return q;
+    }
+
+    template <class M, class G>
+    Quantized<G> solve(M rule, const G& grid) {
+        if constexpr (requires { rule.alpha; })
+            rule.alpha = settings_.alpha < 0 ? rule.alpha : settings_.alpha;
+        if constexpr (requires { rule.beta; }) rule.beta = settings_.beta < 0 ? rule.beta : settings_.beta;
+        residua::SolverOptions options = settings_.options;
+        if (isatty(STDERR_FILENO)) {
+            options.progress = [](const residua::Progress& p) {
+                return std::fprintf(stderr, "\r%s %3d %%%s", M::name, int(100 * p.done / p.total),
+                                    p.done == p.total ? "\r\033[K" : ""),
+                       true;
+            };
+        }
+        // moments are shared, but every method is timed with a factorization of its own
+        const residua::Moments<float, Cpu> fresh = copy(moments_);
+        return residua::Solver<M, float, Cpu>(fresh, options, rule).quantize(layer_.weights(), grid);
+    }
+
+    template <class G>
+    Row measure(const std::string& method, const Quantized<G>& q) const {
+        Row row{.method = method, .status = std::string(residua::to_string(q.report.status))};
+        row.accumulate_seconds = method == "rtn" ? 0 : accumulate_seconds_;
+        row.solve_seconds = q.report.seconds.solve();
+        if (!q) return row;
+        // |W X_fp - Q X|^2 where there are reference inputs, else |(W - Q) X|^2
+        if (q.report.objective) {
+            row.objective = q.report.objective->asymmetric
+                                ? *q.report.objective->asymmetric + reference_error_
+                                : q.report.objective->symmetric;
+        }
+        const residua::Index first = held_ > 0 ? calibration_ : 0;
+        const residua::Index count = held_ > 0 ? held_ : calibration_;
+        const residua::Matrix<float> values = q.dequantize(backend_);
+        const auto wanted = product(weights(), first, count, true);
+        row.relative_output_error =
+            (product(map(values.view()), first, count, false) - wanted).norm() / wanted.norm();
+        return row;
+    }
+
+  private:
+    using Dense = Eigen::Matrix<float, Eigen::Dynamic, Eigen::Dynamic, Eigen::RowMajor>;
+
+    static Eigen::Map<const Dense> map(residua::MatrixView<const float> v) {
+        return {v.data, v.rows, v.cols};
+    }
+    Eigen::Map<const Dense> weights() const { return map(layer_.weights()); }
+
+    /// Outputs (tokens, out), in double precision.
+    Eigen::MatrixXd product(const Eigen::Ref<const Dense>& w, residua::Index first, residua::Index count,
+                            bool reference) const {
+        const auto x = map(reference ? layer_.reference(first, count) : layer_.inputs(first, count));
+        return x.cast<double>() * w.cast<double>().transpose();
+    }
+
+    residua::Moments<float, Cpu> copy(const residua::Moments<float, Cpu>& moments) const {
+        return {backend_, moments.gram(), moments.cross(), moments.tokens()};
+    }
+
+    Cpu& backend_;
+    const Layer& layer_;
+    const Settings& settings_;
+    residua::Moments<float, Cpu> moments_;
+    residua::Index calibration_ = 0;
+    residua::Index held_ = 0;
+    double accumulate_seconds_ = 0;
+    double reference_error_ = 0;
+};

@@ -1,0 +1,202 @@
+#include <vector>
+
+#include "catch.hpp"
+#include "packed_layers.hpp"
+#include "residua/io/gptq.hpp"
+#include "residua/io/model_config.hpp"
+#include "safetensors_bytes.hpp"
+
+using namespace residua;
+using namespace residua::test;
+using io::GPTQVersion;
+
+namespace {
+
+using Layer = io::QuantizedLayer<IntegerGrid>;
+using Words = std::vector<std::int32_t>;
+
+IntegerGrid grid_of(int bits, Symmetry symmetry = Symmetry::None) {
+    return {.bits = bits, .symmetry = symmetry, .scale_type = ScaleType::Float16};
+}
+
+/// Two outputs of ascending and of largest codes, one group, zeros 1 and `zero`.
+Layer small_layer(int bits, Index cols, float zero) {
+    Layer layer{.rows = 2,
+                .cols = cols,
+                .groups = 1,
+                .scales = {0.5f, 2.0f},
+                .zeros = {1, zero},
+                .group_index = io::sequential_groups(cols, cols),
+                .grid = grid_of(bits)};
+    for (Index j = 0; j < cols; ++j) layer.codes.push_back(static_cast<Code>(j % (1 << bits)));
+    for (Index j = 0; j < cols; ++j) layer.codes.push_back(static_cast<Code>((1 << bits) - 1));
+    return layer;
+}
+
+std::int32_t word(std::uint32_t value) { return static_cast<std::int32_t>(value); }
+
+}  // namespace
+
+TEST_CASE("GPTQ words by hand", "[gptq]") {
+    struct Case {
+        int bits;
+        Index cols;
+        float zero;
+        Words qweight;  // (words of K, 2): ascending codes, all ones
+        Words qzeros_v1, qzeros_v2;
+    };
+    const Case cases[] = {
+        {2, 16, 3, {word(0xe4e4e4e4), -1}, {0b1000}, {0b1101}},
+        {3,
+         32,
+         7,
+         {word(0x88fac688), -1, word(0xc688fac6), -1, word(0xfac688fa), -1},
+         {0b110000},
+         {0b111001}},
+        {4, 8, 9, {word(0x76543210), -1}, {0x80}, {0x91}},
+        {8, 4, 255, {word(0x03020100), -1}, {0xfe00}, {0xff01}},
+    };
+    for (const Case& c : cases) {
+        CAPTURE(c.bits);
+        const Layer layer = small_layer(c.bits, c.cols, c.zero);
+        const auto v1 = io::pack_gptq(layer, GPTQVersion::V1);
+        const auto v2 = io::pack_gptq(layer, GPTQVersion::V2);
+        CHECK(v1.qweight == c.qweight);
+        CHECK(v2.qweight == c.qweight);
+        CHECK(v1.qzeros == c.qzeros_v1);
+        CHECK(v2.qzeros == c.qzeros_v2);
+        CHECK(v2.scales.size() == 2);
+        CHECK(v2.scales[0].bits == 0x3800);
+        CHECK(v2.scales[1].bits == 0x4000);
+        CHECK(same_layer(io::unpack_gptq(v1), layer));
+        CHECK(same_layer(io::unpack_gptq(v2), layer));
+    }
+}
+
+TEST_CASE("GPTQ round trips", "[gptq]") {
+    for (const int bits : {2, 3, 4, 8}) {
+        for (const Symmetry symmetry : {Symmetry::None, Symmetry::Restricted, Symmetry::FullRange}) {
+            for (const auto& [m, n, size] : {std::tuple<Index, Index, Index>{64, 128, 32},
+                                             {1, 1, 1},
+                                             {33, 65, 16},
+                                             {17, 100, 100},
+                                             {40, 96, 64}}) {
+                CAPTURE(bits, int(symmetry), m, n, size);
+                Layer layer = random_quantized(grid_of(bits, symmetry), m, n, size);
+                for (float& zero : layer.zeros) zero = std::max(zero, 1.0f);
+                for (const GPTQVersion stored : {GPTQVersion::V1, GPTQVersion::V2}) {
+                    const auto packed = io::pack_gptq(layer, stored);
+                    REQUIRE(std::ssize(packed.qweight) == (n * bits + 31) / 32 * m);
+                    REQUIRE(std::ssize(packed.qzeros) == layer.groups * ((m * bits + 31) / 32));
+                    const Layer back = io::unpack_gptq(packed);
+                    REQUIRE(same_layer(back, layer));
+                    const auto a = back.dequantize();
+                    const auto b = layer.dequantize();
+                    REQUIRE(std::equal(a.data(), a.data() + a.rows() * a.cols(), b.data()));
+                }
+            }
+        }
+    }
+}
+
+TEST_CASE("GPTQ files", "[gptq]") {
+    const TemporaryFolder folder;
+    Layer layer = random_quantized(grid_of(3), 24, 64, 16);
+    std::ranges::reverse(layer.group_index);
+    const auto packed = io::pack_gptq(layer);
+    const auto config = io::GPTQConfig::of(layer, GPTQVersion::V2);
+    io::write_safetensors(folder / "f.safetensors", packed.tensors("a.b"),
+                          io::quantization_metadata(config.to_json()));
+
+    const io::SafetensorsFile file(folder / "f.safetensors");
+    CHECK(file.info("a.b.qweight").dtype == io::DType::I32);
+    CHECK(file.info("a.b.qweight").shape == std::vector<Index>{6, 24});
+    CHECK(file.info("a.b.qzeros").shape == std::vector<Index>{4, 3});
+    CHECK(file.info("a.b.scales").dtype == io::DType::F16);
+    CHECK(file.info("a.b.scales").shape == std::vector<Index>{4, 24});
+    CHECK(file.info("a.b.g_idx").shape == std::vector<Index>{64});
+    const auto found = io::GPTQConfig::from_json(io::find_quantization_config(file));
+    CHECK(found.desc_act);
+    CHECK(same_layer(io::unpack_gptq(io::read_gptq(file, "a.b", found.bits, found.version)), layer));
+
+    CHECK(contains(format_error_of([&] { (void)io::read_gptq(file, "a.b", 4, GPTQVersion::V2); }),
+                   "'a.b.qweight' has shape [6, 24], expected [8, 24]"));
+    CHECK(
+        contains(format_error_of([&] { (void)io::read_gptq(file, "a", 3, GPTQVersion::V2); }), "no tensor"));
+    auto wrong = packed;
+    wrong.g_idx[5] = 4;
+    io::write_safetensors(folder / "g.safetensors", wrong.tensors("a.b"));
+    const io::SafetensorsFile other(folder / "g.safetensors");
+    CHECK(contains(format_error_of([&] { (void)io::read_gptq(other, "a.b", 3, GPTQVersion::V2); }),
+                   "holds 4, expected 0 to 3"));
+}
+
+TEST_CASE("GPTQ refuses what the format cannot hold", "[gptq]") {
+    const Layer good = random_quantized(grid_of(4), 4, 32, 16);
+    const auto refusal = [](const Layer& layer, GPTQVersion stored = GPTQVersion::V2) {
+        return refusal_of([&] { (void)io::pack_gptq(layer, stored); });
+    };
+    CHECK(refusal(good).empty());
+
+    Layer layer = good;
+    layer.grid.bits = 5;
+    CHECK(contains(refusal(layer), "bits is 5, expected 2, 3, 4 or 8"));
+    layer = good;
+    layer.scales[3] = 0.1f;
+    CHECK(contains(refusal(layer), "a scale is 0.1, expected positive and exact in float16"));
+    layer.scales[3] = 0;
+    CHECK(contains(refusal(layer), "a scale is 0"));
+    layer.scales[3] = 1e6f;
+    CHECK(contains(refusal(layer), "a scale is 1e+06"));
+    layer = good;
+    layer.zeros[2] = 0;
+    CHECK(contains(refusal(layer, GPTQVersion::V1), "version 1: a zero is 0, expected at least 1"));
+    CHECK(refusal(layer, GPTQVersion::V2).empty());
+    layer.zeros[2] = 1.5f;
+    CHECK(contains(refusal(layer), "a zero is 1.5, expected an integer, 0 to 15"));
+    layer.zeros[2] = 16;
+    CHECK(contains(refusal(layer), "a zero is 16"));
+    layer = good;
+    layer.codes[7] = 16;
+    CHECK(contains(refusal(layer), "expected less than 16"));
+    layer = good;
+    layer.group_index[0] = 1;
+    CHECK(contains(refusal(layer), "columns of group 1: 17, expected 15"));
+    layer.group_index[0] = 2;
+    CHECK(contains(refusal(layer), "group_index holds 2"));
+    layer = good;
+    layer.scales.pop_back();
+    CHECK(contains(refusal(layer), "scales has elements: 7, expected 8"));
+}
+
+TEST_CASE("GPTQ settings", "[gptq]") {
+    const TemporaryFolder folder;
+    Layer layer = random_quantized(grid_of(4, Symmetry::FullRange), 4, 32, 16);
+    auto json = io::GPTQConfig::of(layer, GPTQVersion::V1).to_json();
+    CHECK(json["bits"] == 4);
+    CHECK(json["group_size"] == 16);
+    CHECK(json["desc_act"] == false);
+    CHECK(json["sym"] == true);
+    CHECK(json["lm_head"] == false);
+    CHECK(json["quant_method"] == "gptq");
+    CHECK(json["checkpoint_format"] == "gptq");
+    CHECK(json["pack_dtype"] == "int32");
+    CHECK(json["meta"].contains("quantizer"));
+
+    layer = random_quantized(grid_of(4), 4, 32, 32);
+    json = io::GPTQConfig::of(layer, GPTQVersion::V2).to_json();
+    CHECK(json["group_size"] == -1);
+    CHECK(json["sym"] == false);
+    CHECK(json["checkpoint_format"] == "gptq_v2");
+
+    folder.write("config.json", R"({"model_type": "llama", "quantization_config": {"bits": 2}})");
+    io::write_quantization_config(folder.path(), json);
+    CHECK(io::read_json(folder / "quantize_config.json") == json);
+    const auto config = io::read_json(folder / "config.json");
+    CHECK(config["model_type"] == "llama");
+    CHECK(config["quantization_config"] == json);
+
+    folder.write("config.json", "[1]");
+    CHECK(contains(format_error_of([&] { io::write_quantization_config(folder.path(), json); }),
+                   "not a JSON object"));
+}
