@@ -2,7 +2,7 @@
 # Installs what residua's build, tests and examples need and this machine lacks: Debian 12, Ubuntu 22.04 or newer.
 #
 #   cmake/setup.sh         compiler, CMake, Ninja and libraries
-#   cmake/setup.sh --ci    and clang, clang-format and their runtimes
+#   cmake/setup.sh --ci    and clang, clang-format, their runtimes and Python's venv
 set -euo pipefail
 
 ci=false
@@ -64,6 +64,7 @@ need_header benchmark/benchmark.h libbenchmark-dev
 if $ci; then
     have clang++ || missing+=("clang")
     have clang-format || missing+=("clang-format")
+    python3 -c 'import ensurepip, venv' 2> /dev/null || missing+=("python3-venv")
     if have apt-get; then
         installed libomp-dev || missing+=("libomp-dev")
         # Ubuntu 22.04 has no such package: there clang brings its sanitizers along.
