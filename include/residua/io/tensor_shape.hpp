@@ -5,7 +5,7 @@
 #include <vector>
 
 #include "residua/io/safetensors_header.hpp"
-#include "residua/io/tensor_table.hpp"
+#include "residua/io/safetensors_view.hpp"
 
 namespace residua::io::detail {
 
