@@ -1,0 +1,56 @@
+#pragma once
+
+#include "residua/core/rule.hpp"
+#include "residua/cuda/backend.hpp"
+
+namespace residua {
+
+/// Device memory that Solver<M, T, CudaBackend>::quantize takes at most, on top of moments and weights, for
+/// `weights` (m, n) in device memory: factor and method's own n x n matrices, the columns of a slab,
+/// cuSOLVER's workspace, and the result. Add 2 n^2 elements for H and D.
+///
+/// It follows the allocations one by one, in the order in which they are made and freed; with the objective
+/// asked for, its stage as well. `reference`: whether the moments have D.
+template <Rule M, Real T>
+std::size_t workspace_bytes(CudaBackend& backend, Index m, Index n, const SolverOptions& options,
+                            bool reference = M::target != Target::Original) {
+    constexpr Index panel_columns = 512;
+    constexpr Index objective_columns = 512;
+    constexpr bool forwards = M::target == Target::Forwarded;
+    constexpr bool shifts = M::target == Target::Shifted;
+    const GroupLayout groups = group_layout(natural_order(n), options);
+    const Index slab = std::min(m, backend.slab_rows(n, m));
+    const Index elements = static_cast<Index>(sizeof(T));
+
+    const Index square = n * n * elements;
+    const auto potrf = backend.cholesky_workspace_bytes(MatrixView<T>(nullptr, n, n));
+    const Index factoring = square + static_cast<Index>(potrf.first);
+    const bool shift_first = shifts && m >= n;
+    const Index factor = square * (1 + (forwards || shifts));  // R; P, H^-1 D' or D'
+
+    Index panel = std::max<Index>(1, panel_columns / options.block_size) * options.block_size;
+    Index reach = 0;
+    for (const GroupRange& group : groups.ranges) {
+        const Index begin = group.begin / panel * panel;
+        reach = std::max({reach, group.end - begin, std::min(n, begin + panel) - begin});
+    }
+    if (groups.ranges.empty()) reach = std::min(panel, n);
+    const Index columns = n * slab * elements * (1 + forwards + shifts);
+    const Index panels = reach * slab * elements * (1 + forwards);
+    const Index parameters = 2 * groups.count * elements;
+    const Index result = m * (n + parameters);
+    const Index sweeping = factor + result + columns + panels + slab * (n + parameters) + 2;
+
+    Index most = std::max(factoring, sweeping);
+    if (options.report_objective) {
+        const Index rounded = m * (n + parameters);
+        const Index rounding = slab * (n * elements + n + parameters);
+        const Index comparing = slab * (n * elements * (2 + reference) +
+                                        std::min(objective_columns, n) * elements + n + parameters);
+        most = std::max(most, square * (1 + (forwards || shift_first)) + result + rounded +
+                                  std::max(rounding, comparing));
+    }
+    return static_cast<std::size_t>(most);
+}
+
+}  // namespace residua

@@ -1,0 +1,3 @@
+#include "cuda/backends.hpp"
+//
+#include "../solver/consume_test.cpp"

@@ -1,0 +1,3 @@
+#include "cuda/backends.hpp"
+//
+#include "../moments/moments_test.cpp"

@@ -1,0 +1,3 @@
+#include "cuda/backends.hpp"
+//
+#include "../backend/operations_test.cpp"

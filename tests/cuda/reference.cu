@@ -1,0 +1,3 @@
+#include "cuda/backends.hpp"
+//
+#include "../solver/reference_test.cpp"

@@ -1,0 +1,3 @@
+#include "cuda/backends.hpp"
+//
+#include "../solver/trouble_test.cpp"
