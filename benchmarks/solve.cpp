@@ -29,14 +29,13 @@ void solve(benchmark::State& state) {
     const Index m = state.range(0);
     const Index n = state.range(1);
     const auto moments = random_moments(n);
-    const std::vector<Scalar> w = random_matrix(m, n, 0, 3);
+    const auto w = upload(random_matrix(m, n, 0, 3), m, n);
     const IntegerGrid grid{.bits = int(state.range(2)), .clip = {.enabled = state.range(3) != 0}};
     SolverOptions options;
     options.report_objective = false;
     measure(state, operations<M>(double(m), double(n)), [&] {
         moments.forget_factorization();
-        const auto q = Solver<M, Scalar, Device>(moments, options)
-                           .quantize(MatrixView<const Scalar>(w.data(), m, n), grid);
+        const auto q = Solver<M, Scalar, Device>(moments, options).quantize(w.view(), grid);
         if (!q) state.SkipWithError(to_string(q.report.status).data());
     });
 }

@@ -12,12 +12,12 @@ void sweep(benchmark::State& state) {
     const Index m = state.range(0);
     const Index n = state.range(1);
     const auto moments = random_moments(n);
-    const std::vector<Scalar> w = random_matrix(m, n, 0, 3);
+    const auto w = upload(random_matrix(m, n, 0, 3), m, n);
     const IntegerGrid grid{.bits = int(state.range(2))};
     SolverOptions options;
     options.report_objective = false;
     const Solver<M, Scalar, Device> solver(moments, options);
-    const MatrixView<const Scalar> weights(w.data(), m, n);
+    const MatrixView<const Scalar> weights = w.view();
     solver.quantize(weights, grid);
     const double operations = (M::target == Target::Forwarded ? 2.0 : 1.0) * double(m) * double(n * n);
     measure(state, operations, [&] { benchmark::DoNotOptimize(solver.quantize(weights, grid)); });

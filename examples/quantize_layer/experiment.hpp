@@ -8,6 +8,7 @@
 #include <residua/residua.hpp>
 #include <string>
 
+#include "cuda.hpp"
 #include "layer.hpp"
 #include "settings.hpp"
 
@@ -73,6 +74,13 @@ class Experiment {
                                     p.done == p.total ? "\r\033[K" : ""),
                        true;
             };
+        }
+        if constexpr (std::is_same_v<G, residua::IntegerGrid>) {
+            if (settings_.device == "cuda") {
+                auto result = solve_on_cuda(layer_, calibration_, options, rule, grid);
+                accumulate_seconds_ = result.accumulate_seconds;
+                return std::move(result.quantized);
+            }
         }
         // moments are shared, but every method is timed with a factorization of its own
         const residua::Moments<float, Cpu> fresh = copy(moments_);

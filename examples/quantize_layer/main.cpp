@@ -6,6 +6,7 @@
 ///     methods.hpp           every method, onto any grid
 ///     integer_formats.cpp   integers, and the files that hold them
 ///     block_formats.cpp     the blocks of GGUF, NVFP4 and MXFP4
+///     cuda.cu               --device cuda
 
 #include <iostream>
 #include <nlohmann/json.hpp>

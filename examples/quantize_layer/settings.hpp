@@ -16,6 +16,7 @@ struct Settings {
     residua::SolverOptions options;
     double alpha = -1;  ///< negative: the method's default
     double beta = -1;
+    std::string device = "cpu";
     int threads = 0;  ///< 0: as many as the machine has
     bool calibrate_on_all = false;
     bool json = false;
@@ -82,6 +83,9 @@ inline Settings parse_settings(CLI::App& app, int argc, char** argv) {
     one_of("--residual-view", view, views, "weights that residuals see");
     one_of("--group-scales", fit, scales, "weights that grids are fitted to");
     app.add_flag("--calibrate-on-all", s.calibrate_on_all, "hold no tokens back");
+    app.add_option("--device", s.device, "where to accumulate and solve; cuda: for integer formats")
+        ->check(CLI::IsMember({"cpu", "cuda"}))
+        ->capture_default_str();
     app.add_option("--threads", s.threads, "threads; 0: all")
         ->check(CLI::NonNegativeNumber)
         ->capture_default_str();
@@ -95,6 +99,7 @@ inline Settings parse_settings(CLI::App& app, int argc, char** argv) {
     s.options.view = views.at(view);
     s.options.scales = scales.at(fit);
     if (s.is_block_format()) {
+        require(s.device == "cpu", "--format " + s.format + ": --device is", s.device, "cpu");
         if (group_size->count() == 0) s.options.group_size = s.block_size();
         require(s.options.group_size == s.block_size(), "--format " + s.format + ": --group-size is",
                 s.options.group_size, std::to_string(s.block_size()));

@@ -1,0 +1,1 @@
+#include "accumulate.cpp"
