@@ -3,6 +3,8 @@
 #
 #   benchmarks/device.sh [build] [test] [sanitize] [ceilings] [table] [extra] [large] [profile]
 #
+# Without a step: all but profile.
+#
 # DEPENDENCIES names folders with Eigen, Catch2 and nlohmann_json; ARCH the architecture; OUT a folder for logs.
 set -u
 cd "$(dirname "$0")/.."
@@ -78,6 +80,7 @@ profile() {
     ncu -i "$work/sweep.ncu-rep" --page details >"$out/sweep_details.txt"
 }
 
+[ $# -gt 0 ] || set -- build test sanitize ceilings table extra large
 for step in "$@"; do
     case $step in
         build) build ;;

@@ -7,6 +7,12 @@
 
 namespace residua {
 
+/// Columns of a panel, the blocks whose sums are kept together: whole blocks, 512 columns where they fit.
+constexpr Index panel_width(Index block_size) {
+    constexpr Index columns = 512;
+    return block_size < columns ? columns / block_size * block_size : block_size;
+}
+
 /// One block of columns [begin, end) of the order of quantization, for a slab of output rows.
 ///
 /// All matrices here hold one column of the layer per row, so that the output rows, which are independent of

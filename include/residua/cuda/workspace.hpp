@@ -14,7 +14,6 @@ namespace residua {
 template <Rule M, Real T>
 std::size_t workspace_bytes(CudaBackend& backend, Index m, Index n, const SolverOptions& options,
                             bool reference = M::target != Target::Original) {
-    constexpr Index panel_columns = 512;
     constexpr Index objective_columns = 512;
     constexpr bool forwards = M::target == Target::Forwarded;
     constexpr bool shifts = M::target == Target::Shifted;
@@ -28,7 +27,7 @@ std::size_t workspace_bytes(CudaBackend& backend, Index m, Index n, const Solver
     const bool shift_first = shifts && m >= n;
     const Index factor = square * (1 + (forwards || shifts));  // R; P, H^-1 D' or D'
 
-    Index panel = std::max<Index>(1, panel_columns / options.block_size) * options.block_size;
+    const Index panel = panel_width(options.block_size);
     Index reach = 0;
     for (const GroupRange& group : groups.ranges) {
         const Index begin = group.begin / panel * panel;

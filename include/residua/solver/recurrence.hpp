@@ -74,7 +74,6 @@ class Recurrence {
 
   private:
     static constexpr bool forwards = M::target == Target::Forwarded;
-    static constexpr Index panel_columns = 512;
     using Matrix = typename B::template Matrix<T>;
 
     void allocate(B& backend, Index rows) {
@@ -92,10 +91,6 @@ class Recurrence {
         flags_ = backend.template allocate<Code>(1, 2);
     }
 
-    Index panel_width() const {
-        return std::max<Index>(1, panel_columns / options_.block_size) * options_.block_size;
-    }
-
     /// End of the columns whose sums a step over [begin, end) must know: groups that start in it may end
     /// later.
     Index reach(Index begin, Index end) const {
@@ -105,8 +100,8 @@ class Recurrence {
 
     Index longest_reach() const {
         Index longest = 0;
-        for (Index begin = 0; begin < n_; begin += panel_width()) {
-            longest = std::max(longest, reach(begin, std::min(n_, begin + panel_width())) - begin);
+        for (Index begin = 0; begin < n_; begin += panel_) {
+            longest = std::max(longest, reach(begin, std::min(n_, begin + panel_)) - begin);
         }
         return longest;
     }
@@ -129,8 +124,8 @@ class Recurrence {
         backend.load_columns(weights, f_.order(), columns, flags.data);
         set_target_and_fit(backend, columns);
 
-        for (Index begin = 0; begin < n_; begin += panel_width()) {
-            const Index end = std::min(n_, begin + panel_width());
+        for (Index begin = 0; begin < n_; begin += panel_) {
+            const Index end = std::min(n_, begin + panel_);
             start_panel(backend, columns, begin, reach(begin, end));
             for (Index k = begin; k < end; k += options_.block_size) {
                 const Index stop = std::min(end, k + options_.block_size);
@@ -239,6 +234,7 @@ class Recurrence {
     const SolverOptions& options_;
     const Factorization<T, B>& f_;
     Index n_;
+    Index panel_ = panel_width(options_.block_size);
     GroupLayout groups_;
 
     MatrixView<const T> projection_;
