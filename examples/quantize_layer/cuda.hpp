@@ -7,7 +7,7 @@
 /// What the GPU found, as the CPU has it.
 template <class G>
 struct CudaResult {
-    residua::QuantizedMatrix<float, residua::EigenBackend, G> quantized;
+    residua::QuantizedMatrix<float, residua::EigenBackend, G> quantized = {};
     double accumulate_seconds = 0;
 };
 
