@@ -1,8 +1,8 @@
 # cmake -D INCLUDE_DIR=<include> -P architecture.cmake
 #
-# Layers: core, backend, cuda, moments, solver, transform, io. Includes never point down this list, and moments
-# and solvers know backends only by the concept. Each rule below names files, what none of their preprocessor
-# lines may match, and why.
+# Layers: core, backend, cuda, moments, solver, transform, io. Includes never point down this list, but for the
+# device's half of a transform in cuda, and moments and solvers know backends only by the concept. Each rule
+# below names files, what none of their preprocessor lines may match, and why.
 
 cmake_minimum_required(VERSION 3.25)
 
@@ -38,6 +38,11 @@ forbid("only cuda/ includes CUDA" "${include}(residua/cuda/|cu[a-z_]*\\.h|cublas
 forbid("solvers are below backends and moments" "${include}residua/solver/" IN backend/* cuda/* moments*.hpp moments/* factorization*.hpp)
 forbid("moments and solvers know a backend by its concept only" "${include}residua/backend/"
     IN solver/* moments*.hpp moments/* factorization*.hpp UNLESS "residua/backend/(backend|sweep_block)\\.hpp")
+forbid("transforms are above backends, moments and solvers" "${include}residua/transform/"
+    IN core/* backend/* solver/* moments*.hpp moments/* factorization*.hpp)
+forbid("cuda has the device's half of the Hadamard transform and knows no other" "${include}residua/transform/"
+    IN cuda/* UNLESS "residua/transform/hadamard(_base)?\\.hpp")
+forbid("transforms are below file formats" "${include}residua/io/" IN transform/*)
 forbid("solvers have no feature switches" "#[ \t]*(if|ifdef|ifndef|elif|else)" IN solver/*)
 
 if(violations)

@@ -5,4 +5,5 @@
 
 #include "residua/core/integer_grid.hpp"
 #include "residua/cuda/backend.hpp"
+#include "residua/cuda/hadamard.hpp"
 #include "residua/cuda/workspace.hpp"
