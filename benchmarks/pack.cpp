@@ -77,6 +77,20 @@ void pack_rows(benchmark::State& state) {
 }
 BENCHMARK(pack_rows)->Arg(2)->Arg(3)->Arg(4)->Arg(8)->ArgName("bits");
 
+void unpack_rows(benchmark::State& state) {
+    const int bits = static_cast<int>(state.range(0));
+    Data data(bits);
+    const MatrixView<std::uint32_t> words(data.words.data(), out_features,
+                                          io::packed_words(in_features, bits));
+    io::pack_rows({data.codes.data(), out_features, in_features}, bits, words);
+    for (auto _ : state) {
+        io::unpack_rows(words, bits, {data.codes.data(), out_features, in_features});
+        benchmark::ClobberMemory();
+    }
+    count(state);
+}
+BENCHMARK(unpack_rows)->Arg(2)->Arg(3)->Arg(4)->Arg(8)->ArgName("bits");
+
 }  // namespace
 
 BENCHMARK_MAIN();

@@ -77,7 +77,8 @@ TEST_CASE("packing agrees with its definition", "[packing]") {
 
 TEST_CASE("transposed and strided packing, and back", "[packing]") {
     for (int bits = 1; bits <= 8; ++bits) {
-        for (const auto& [m, n] : {std::pair<Index, Index>{1, 1}, {3, 40}, {16, 256}, {33, 257}, {80, 520}}) {
+        for (const auto& [m, n] :
+             {std::pair<Index, Index>{1, 1}, {3, 40}, {16, 256}, {33, 257}, {80, 520}, {20, 2100}}) {
             // words at every offset from a cache line, with rows that keep and that break its alignment
             for (const Index offset : {0, 1, 5}) {
                 for (const Index stride : {m, (m + 15) / 16 * 16, m + 3}) {
