@@ -67,6 +67,10 @@ class Factorization {
     /// R in the order of quantization, in the upper triangle; the strict lower triangle is that of H.
     MatrixView<const T> factor() const { return factor_.view(); }
 
+    /// The diagonal of the damped H in the order of quantization; with the lower triangle of factor() all of
+    /// H.
+    const std::vector<T>& gram_diagonal() const { return gram_diagonal_; }
+
     /// P' with P = M R^-1, M = triu(D R^-T, strict), in the order of quantization.
     MatrixView<const T> projection() const {
         const std::lock_guard lock(mutex_);
@@ -158,6 +162,7 @@ class Factorization {
     bool try_factor(std::vector<T> diagonal, double lambda) {
         for (T& d : diagonal) d += static_cast<T>(lambda);
         backend_.set_diagonal(factor_.view(), diagonal);
+        gram_diagonal_ = std::move(diagonal);
         return backend_.cholesky_upper(factor_.view());
     }
 
@@ -198,6 +203,7 @@ class Factorization {
     std::vector<Index> dead_;
     std::vector<Index> dead_positions_;
     std::vector<Index> order_;
+    std::vector<T> gram_diagonal_;
     Matrix factor_;
     mutable Matrix consumed_cross_;
     Status status_;  // initialized last: factor() fills the members above

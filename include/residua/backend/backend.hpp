@@ -4,6 +4,7 @@
 #include <span>
 #include <vector>
 
+#include "residua/backend/refine_block.hpp"
 #include "residua/backend/sweep_block.hpp"
 #include "residua/core/grid.hpp"
 #include "residua/core/integer_grid.hpp"
@@ -56,7 +57,7 @@ struct ProbeRule {
 ///  10. b.set_diagonal(A, host values).
 ///  11. b.cholesky_upper(A) -> bool: A = R R', R upper triangular, in place; the strict lower triangle is
 ///  neither
-///      read nor specified afterwards. False if A is not positive definite (A is then unspecified).
+///      read nor written. False if A is not positive definite (its upper triangle is then unspecified).
 /// Products
 ///  12. b.multiply(alpha, Transpose, A, X, beta, C): C = beta C + alpha op(A) X; beta = 0 does not read C.
 ///  13. b.solve_upper(R, X): X <- R^-1 X.  b.solve_upper_transposed(R, X): X <- R^-T X.
@@ -70,11 +71,20 @@ struct ProbeRule {
 ///  17. b.round(grid, C, group_of, scales, zeros, codes): nearest grid points.
 ///      b.subtract_decoded(grid, codes, group_of, scales, zeros, C): C -= decode(codes).
 ///  18. b.sweep(rule, grid, block): the recurrence of core/rule.hpp for one SweepBlock, grids included.
+/// Refinement (columns as above)
+///  19. b.refine(grid, block): one pass over a RefineBlock of at most 128 columns.
+///  20. b.refit(grid, group): the scale of one RefineGroup, for a RefittableGrid.
+///  21. b.add_row_dots(A, C, sums): sums_0r += sum_k A_kr C_kr, of doubles.
+///  22. Optional, else a loop of products: b.add_block_products(A, width, X, C): C_B += A_B X_B for each
+///  block
+///      B of `width` rows of all three, A_B in the first `width` columns of A.
 template <class B, class T>
-concept Backend = Real<T> && requires(B& b, MatrixView<T> a, MatrixView<const T> c, MatrixView<Code> codes,
-                                      std::span<const float> weights, std::span<const Index> order,
-                                      std::span<const std::vector<Index>> members, std::vector<T> values,
-                                      Code* flag, const IntegerGrid& grid, const SweepBlock<T>& block) {
+concept Backend = Real<T> &&
+    requires(B& b, MatrixView<T> a, MatrixView<const T> c, MatrixView<Code> codes,
+             std::span<const float> weights, std::span<const Index> order,
+             std::span<const std::vector<Index>> members, std::vector<T> values, Code* flag,
+             const IntegerGrid& grid, const SweepBlock<T>& block, const RefineBlock<T>& refine,
+             const RefineGroup<T>& group, MatrixView<double> sums) {
     { b.template allocate<T>(Index(), Index()).view() } -> std::same_as<MatrixView<T>>;
     { b.template allocate<Code>(Index(), Index()).view() } -> std::same_as<MatrixView<Code>>;
     { b.read(c) } -> std::same_as<std::vector<T>>;
@@ -108,6 +118,9 @@ concept Backend = Real<T> && requires(B& b, MatrixView<T> a, MatrixView<const T>
     b.round(grid, c, order, c, c, codes);
     b.subtract_decoded(grid, codes, order, c, c, a);
     b.sweep(detail::ProbeRule(), grid, block);
+    b.refine(grid, refine);
+    b.refit(grid, group);
+    b.add_row_dots(c, c, sums);
 };
 
 }  // namespace residua

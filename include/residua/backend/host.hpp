@@ -4,6 +4,7 @@
 
 #include "residua/backend/backend.hpp"
 #include "residua/backend/host/matrices.hpp"
+#include "residua/backend/host/refine.hpp"
 #include "residua/backend/host/sweep.hpp"
 
 namespace residua {
@@ -113,6 +114,66 @@ class HostBackend : public HostMatrices {
             const Index last = std::min(block.columns.cols, (t + 1) * task_rows);
             for (Index first = t * task_rows; first < last; first += lanes::width<T>) {
                 tile.run(first, std::min(lanes::width<T>, last - first));
+            }
+        });
+    }
+
+    template <Real T, Grid<T> G>
+    void refine(const G& grid, const RefineBlock<T>& block) {
+        constexpr Index task_rows = 4 * lanes::width<T>;
+        const Index rows = block.error.cols;
+        tasks((rows + task_rows - 1) / task_rows, [&](Index t) {
+            RefineTile<T, G> tile(grid, block);
+            const Index last = std::min(rows, (t + 1) * task_rows);
+            for (Index first = t * task_rows; first < last; first += lanes::width<T>) {
+                tile.run(first, std::min(lanes::width<T>, last - first));
+            }
+        });
+    }
+
+    template <Real T, RefittableGrid<T> G>
+    void refit(const G& grid, const RefineGroup<T>& g) {
+        row_tiles<T>(g.error.cols, [&](Index first, Index active) {
+            constexpr Index L = lanes::width<T>;
+            T along[L] = {};
+            T curvature[L] = {};
+            for (Index k = 0; k < g.error.rows; ++k) {
+                const T* slope = g.slopes.row(k) + first;
+                const T* later = g.later.row(k) + first;
+                const T* own = g.own.row(k) + first;
+                const T* outside = g.outside.row(k) + first;
+                const T* fresh = g.fresh.row(k) + first;
+                const T* error = g.error.row(k) + first;
+                for (Index l = 0; l < active; ++l) {
+                    along[l] += slope[l] * (outside[l] + fresh[l]) + later[l] * error[l];
+                    curvature[l] += slope[l] * (T(2) * later[l] + own[l]);
+                }
+            }
+            for (Index l = 0; l < active; ++l) {
+                T& scale = g.scales(0, first + l);
+                T gain = T(0);
+                const bool open = g.tally(Tally::Finished, first + l) == 0;
+                const T next =
+                    open ? detail::refitted_scale(grid, scale, along[l], curvature[l], gain) : scale;
+                along[l] = next - scale;
+                scale = next;
+                g.tally(Tally::Lowered, first + l) += double(gain);
+            }
+            for (Index k = 0; k < g.error.rows; ++k) {
+                for (Index l = 0; l < active; ++l) {
+                    g.error(k, first + l) -= along[l] * g.slopes(k, first + l);
+                    g.outside(k, first + l) -= along[l] * (g.later(k, first + l) + g.own(k, first + l));
+                }
+            }
+        });
+    }
+
+    template <Real T>
+    void add_row_dots(MatrixView<const T> a, MatrixView<const T> c, MatrixView<double> sums) {
+        row_tiles<T>(a.cols, [&](Index first, Index active) {
+            for (Index k = 0; k < a.rows; ++k) {
+                for (Index r = first; r < first + active; ++r)
+                    sums(0, r) += double(a(k, r)) * double(c(k, r));
             }
         });
     }

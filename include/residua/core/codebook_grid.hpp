@@ -64,6 +64,12 @@ requires(N >= 2 && N <= 256) struct CodebookGrid {
         return {round_scale(detail::covering_scale(values[0], values[N - 1], low, high), scale_type), T(0)};
     }
 
+    /// The nearest scale that a file holds.
+    template <Real T>
+    RESIDUA_HOST_DEVICE T stored_scale(T scale) const {
+        return round_scale(scale, scale_type);
+    }
+
     template <Real T>
     RESIDUA_HOST_DEVICE int encode(T x, GridParams<T> p) const {
         return detail::nearest_of(values, x / p.scale);

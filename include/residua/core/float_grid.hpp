@@ -24,6 +24,12 @@ struct FloatGrid {
         return {round_scale(absmax / T(Element::max), scale_type), T(0)};
     }
 
+    /// The nearest scale that a file holds.
+    template <Real T>
+    RESIDUA_HOST_DEVICE T stored_scale(T scale) const {
+        return round_scale(scale, scale_type);
+    }
+
     template <Real T>
     RESIDUA_HOST_DEVICE int encode(T x, GridParams<T> p) const {
         return Element::encode(x / p.scale);

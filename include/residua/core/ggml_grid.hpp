@@ -29,6 +29,12 @@ struct GGMLSignedGrid {
         return {round_scale(absmax / half<T>(), ScaleType::Float16), high > -low ? T(-1) : T(1)};
     }
 
+    /// The nearest scale that a file holds.
+    template <Real T>
+    RESIDUA_HOST_DEVICE T stored_scale(T scale) const {
+        return round_scale(scale, ScaleType::Float16);
+    }
+
     template <Real T>
     RESIDUA_HOST_DEVICE int encode(T x, GridParams<T> p) const {
         const T step = round_to_even(x / (p.scale * p.zero)) + half<T>();
@@ -70,6 +76,12 @@ struct GGMLMinimumGrid {
         return {round_scale(range / last<T>(), ScaleType::Float16), T(float(float16(minimum)))};
     }
 
+    /// The nearest scale that a file holds.
+    template <Real T>
+    RESIDUA_HOST_DEVICE T stored_scale(T scale) const {
+        return round_scale(scale, ScaleType::Float16);
+    }
+
     template <Real T>
     RESIDUA_HOST_DEVICE int encode(T x, GridParams<T> p) const {
         return static_cast<int>(saturate(round_to_even((x - p.zero) / p.scale), last<T>()));
@@ -104,6 +116,12 @@ struct Q8_0Grid {
         if (low == 0 && high == 0) return {T(1), T(0)};
         const T absmax = high > -low ? high : -low;
         return {round_scale(absmax / T(127), ScaleType::Float16), T(0)};
+    }
+
+    /// The nearest scale that a file holds.
+    template <Real T>
+    RESIDUA_HOST_DEVICE T stored_scale(T scale) const {
+        return round_scale(scale, ScaleType::Float16);
     }
 
     template <Real T>

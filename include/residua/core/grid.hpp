@@ -80,4 +80,36 @@ concept Grid = Real<T> && std::is_trivially_copyable_v<G> &&
     grid.validate();
 };
 
+/// A grid whose scales a refinement may refit while codes and zeros stay. Beyond a Grid:
+///   7. decode(code, {scale, zero}) = scale * slope + offset, where slope and offset depend on code and zero.
+///   8. g.stored_scale(x), x > 0, is a scale > 0 near x that a file stores exactly, valid with any zero.
+template <class G, class T>
+concept RefittableGrid = Grid<G, T> && requires(const G grid, T x) {
+    { grid.stored_scale(x) } -> std::same_as<T>;
+};
+
+namespace detail {
+
+/// d decode / d scale.
+template <Real T, RefittableGrid<T> G>
+RESIDUA_HOST_DEVICE inline T slope_of(const G& grid, int code, T zero) {
+    return grid.decode(code, GridParams<T>{T(1), zero}) - grid.decode(code, GridParams<T>{T(0), zero});
+}
+
+/// The scale s + d of a group with slopes C and residual E that lowers |E - d C|_H^2 most, as stored;
+/// s itself if that lowers nothing. `along` = C H E', `curvature` = C H C'; gain = 2 d along - d^2 curvature.
+template <Real T, RefittableGrid<T> G>
+RESIDUA_HOST_DEVICE inline T refitted_scale(const G& grid, T s, T along, T curvature, T& gain) {
+    const T wanted = s + along / curvature;
+    const bool possible = curvature > T(0) && wanted > T(0);
+    const T stored = grid.stored_scale(possible ? wanted : s);
+    const T d = stored - s;
+    const T lowered = d * (T(2) * along - d * curvature);
+    const bool better = possible && lowered > T(0);
+    gain = better ? lowered : T(0);
+    return better ? stored : s;
+}
+
+}  // namespace detail
+
 }  // namespace residua

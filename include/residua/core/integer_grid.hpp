@@ -43,6 +43,12 @@ struct IntegerGrid {
         return {round_scale(absmax / steps, scale_type), middle};
     }
 
+    /// The nearest scale that a file holds.
+    template <Real T>
+    RESIDUA_HOST_DEVICE T stored_scale(T scale) const {
+        return round_scale(scale, scale_type);
+    }
+
     template <Real T>
     RESIDUA_HOST_DEVICE int encode(T x, GridParams<T> p) const {
         const T step = round_small(divide(x, p.scale));

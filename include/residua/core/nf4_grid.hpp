@@ -37,6 +37,12 @@ struct NF4Grid {
         return {round_scale(detail::covering_scale(-1.0f, 1.0f, low, high), scale_type), T(0)};
     }
 
+    /// The nearest scale that a file holds.
+    template <Real T>
+    RESIDUA_HOST_DEVICE T stored_scale(T scale) const {
+        return round_scale(scale, scale_type);
+    }
+
     template <Real T>
     RESIDUA_HOST_DEVICE int encode(T x, GridParams<T> p) const {
         return detail::nearest_of(values, x / p.scale);

@@ -66,6 +66,12 @@ struct NVFP4Grid {
         return {absmax > T(0) ? scale : T(1), T(0)};
     }
 
+    /// The nearest scale that a file holds.
+    template <Real T>
+    RESIDUA_HOST_DEVICE T stored_scale(T scale) const {
+        return E4M3::decode<T>(E4M3::encode(clamp(scale, T(E4M3::min_positive), T(E4M3::max))));
+    }
+
     template <Real T>
     RESIDUA_HOST_DEVICE int encode(T x, GridParams<T> p) const {
         return E2M1::encode(x / (p.scale * T(tensor_scale)));

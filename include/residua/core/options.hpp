@@ -50,6 +50,23 @@ struct Damping {
     friend bool operator==(const Damping&, const Damping&) = default;
 };
 
+/// A descent on the damped objective tr(E H E'), E = W* - Q, that starts from the codes of a solve, see
+/// solver/refine.hpp. A sweep takes about as long as a GPTQ solve without its factorization.
+struct Refinement {
+    int rounds = 0;            ///< 0: none. A round is a sweep that refits scales and sweeps that do not
+    int sweeps_per_round = 1;  ///< in alternating directions
+    bool refit_scales = true;  ///< where the grid allows, see RefittableGrid; else sweeps alone
+    double tolerance = 1e-4;  ///< an output row is left alone after a round that lowers its objective by less
+                              ///< than this part of it; 0: after one that does not lower it at all
+
+    void validate() const {
+        require(rounds >= 0 && rounds <= 1000, "Refinement: rounds is", rounds, "in [0, 1000]");
+        require(sweeps_per_round >= 1 && sweeps_per_round <= 1000, "Refinement: sweeps_per_round is",
+                sweeps_per_round, "in [1, 1000]");
+        require(tolerance >= 0 && tolerance < 1, "Refinement: tolerance is", tolerance, "in [0, 1)");
+    }
+};
+
 /// How far a solve has come: `done` of `total` columns, counted once for every slab of rows.
 struct Progress {
     Index done = 0;
@@ -68,6 +85,7 @@ struct SolverOptions {
         false;  ///< groups of the original order, fitted before the first column is quantized
     ResidualView view = ResidualView::Compensated;
     GroupScales scales = GroupScales::Current;
+    Refinement refinement = {};    ///< of the codes, after the last column
     bool report_objective = true;  ///< costs about as much as a GPTQ solve without its factorization
 
     /// Called on the calling thread after every block of columns; `false` cancels the solve, whose result
@@ -79,6 +97,7 @@ struct SolverOptions {
                 "at least 1, or -1 for one scale per output channel");
         require(block_size >= 1, "SolverOptions: block_size is", block_size, "at least 1");
         damping.validate();
+        refinement.validate();
     }
 };
 

@@ -46,13 +46,26 @@ struct Objective {
     std::optional<double> asymmetric;
 };
 
+/// What one pass of the refinement over all columns did.
+struct RefinementStep {
+    enum class Kind {
+        Start,          ///< nothing: the objective of the solve's own codes
+        Sweep,          ///< codes, one column after the other
+        RefitAndSweep,  ///< the scale of a group, then its codes, one group after the other
+    };
+    Kind kind = Kind::Start;
+    double objective = 0;     ///< tr(E H E') afterwards, E = W* - Q, H damped as in the solve
+    Index changed_codes = 0;  ///< codes that differ from those before the pass
+};
+
 /// Wall time of the stages of a solve.
 struct StageSeconds {
     double factorize = 0;  ///< ordering, damping, Cholesky and the method's own n x n matrices; 0 if reused
     double sweep = 0;      ///< target, grid fits, recurrence, codes
+    double refine = 0;     ///< SolverOptions::refinement
     double objective = 0;
 
-    double solve() const { return factorize + sweep; }
+    double solve() const { return factorize + sweep + refine; }
 };
 
 struct Report {
@@ -64,6 +77,7 @@ struct Report {
     bool asymmetric_target = false;   ///< the method minimizes Objective::asymmetric, else ::symmetric
     std::optional<Objective> round_to_nearest;  ///< before: the same grid and groups without any compensation
     std::optional<Objective> objective;         ///< after: the codes of this result
+    std::vector<RefinementStep> refinement;     ///< step by step, from Start; empty without rounds
     StageSeconds seconds;
 };
 

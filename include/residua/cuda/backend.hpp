@@ -1,6 +1,8 @@
 #pragma once
 
 #include "residua/cuda/accumulation.hpp"
+#include "residua/cuda/kernels/refine.cuh"
+#include "residua/cuda/kernels/refit.cuh"
 #include "residua/cuda/kernels/sweep.cuh"
 #include "residua/cuda/kernels/transpose.cuh"
 
@@ -211,6 +213,40 @@ class CudaBackend : public CudaAccumulation {
             task.scratch = scratch.view().data;
         }
         cuda::sweep(stream(), rule, grid, task, shared_bytes);
+    }
+
+    template <Real T, Grid<T> G>
+    void refine(const G& grid, const RefineBlock<T>& block) {
+        const Index width = block.end - block.begin;
+        cuda::RefineTask<T> task = {};
+        task.error = block.error.row_range(block.begin, width);
+        task.outside = block.outside.row_range(block.begin, width);
+        task.fresh = block.fresh;
+        task.gram = block.gram;
+        task.codes = block.codes.row_range(block.begin, width);
+        task.scales = block.scales;
+        task.zeros = block.zeros;
+        task.tally = block.tally;
+        task.width = static_cast<int>(width);
+        task.backward = block.backward;
+        task.refits = !block.refits.empty();
+        for (Index p = 0; p < width; ++p) {
+            const Index k = block.backward ? block.end - 1 - p : block.begin + p;
+            const auto group = static_cast<std::int32_t>(block.group_of[static_cast<std::size_t>(k)]);
+            if (p == 0 || task.run_group[task.runs - 1] != group) task.run_group[task.runs++] = group;
+            task.run_end[task.runs - 1] = static_cast<std::int32_t>(p + 1);
+        }
+        cuda::refine(stream(), grid, task);
+    }
+
+    template <Real T, RefittableGrid<T> G>
+    void refit(const G& grid, const RefineGroup<T>& group) {
+        cuda::refit(stream(), grid, group);
+    }
+
+    template <Real T>
+    void add_row_dots(MatrixView<const T> a, MatrixView<const T> c, MatrixView<double> sums) {
+        cuda::add_row_dots(stream(), a, c, sums);
     }
 
   private:

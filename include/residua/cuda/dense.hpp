@@ -32,6 +32,22 @@ class CudaDense : public CudaContext {
         product<T, T>(alpha, transpose, a, x, beta, c);
     }
 
+    /// C_B += A_B X_B for the blocks B of `width` rows of all three, A_B in the first `width` columns of A.
+    template <Real T>
+    void add_block_products(MatrixView<const T> a, Index width, MatrixView<const T> x, MatrixView<T> c) {
+        const bool tf32 = std::is_same_v<T, float> && options().precision == Precision::tf32;
+        const cuda::BlasMode mode(blas(), tf32 ? CUBLAS_TF32_TENSOR_OP_MATH : CUBLAS_DEFAULT_MATH);
+        const T one = T(1);
+        const int rows = static_cast<int>(width);
+        cuda::check(cublasGemmStridedBatchedEx(
+                        blas(), CUBLAS_OP_N, CUBLAS_OP_N, static_cast<int>(c.cols), rows, rows, &one, x.data,
+                        cuda_type<T>(), static_cast<int>(x.stride), width * x.stride, a.data, cuda_type<T>(),
+                        static_cast<int>(a.stride), width * a.stride, &one, c.data, cuda_type<T>(),
+                        static_cast<int>(c.stride), width * c.stride, static_cast<int>(c.rows / width),
+                        compute_type<T>(), CUBLAS_GEMM_DEFAULT),
+                    "cublasGemmStridedBatchedEx");
+    }
+
     template <Real T>
     void solve_upper(MatrixView<const T> r, MatrixView<T> x) {
         solve(CUBLAS_OP_N, r, x);

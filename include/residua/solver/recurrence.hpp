@@ -1,10 +1,12 @@
 #pragma once
 
 #include <algorithm>
+#include <optional>
 #include <utility>
 
 #include "residua/factorization.hpp"
 #include "residua/solver/quantized_matrix.hpp"
+#include "residua/solver/refine.hpp"
 
 namespace residua {
 
@@ -31,7 +33,7 @@ class Recurrence {
     /// Makes the n x n matrices of the method, which all solves with this factorization share.
     void prepare(Index out_features) {
         if constexpr (M::target == Target::Forwarded) projection_ = f_.projection();
-        if constexpr (M::target == Target::Shifted) {
+        if (M::target == Target::Shifted || (forwards && refines())) {
             // m right-hand sides unless n are fewer, or there already
             if (f_.has_shift() || out_features >= n_) {
                 shift_ = f_.shift();
@@ -58,14 +60,21 @@ class Recurrence {
         for (Index first = 0; first < m && status == Status::Success; first += slab) {
             const Index rows = std::min(slab, m - first);
             status = solve_slab(backend, weights.row_range(first, rows), {n_ * (first / slab), total});
-            backend.store_columns(std::as_const(codes_).view().block(0, 0, n_, rows), f_.order(),
-                                  result.codes.view().row_range(first, rows));
+            const MatrixView<Code> codes = result.codes.view().row_range(first, rows);
+            backend.store_columns(std::as_const(codes_).view().block(0, 0, n_, rows), f_.order(), codes);
+            if (refiner_ && status == Status::Success) {
+                const auto swept = backend.timestamp();
+                refine_slab(backend, codes, result.report.refinement);
+                result.report.seconds.refine += backend.seconds(swept, backend.timestamp());
+            }
             backend.transpose(std::as_const(scales_).view().block(0, 0, groups_.count, rows),
                               result.scales.view().row_range(first, rows));
             backend.transpose(std::as_const(zeros_).view().block(0, 0, groups_.count, rows),
                               result.zeros.view().row_range(first, rows));
         }
+        refiner_.reset();
         if (status == Status::Success) return;
+        result.report.refinement.clear();
         result.codes = {};
         result.scales = {};
         result.zeros = {};
@@ -75,6 +84,8 @@ class Recurrence {
   private:
     static constexpr bool forwards = M::target == Target::Forwarded;
     using Matrix = typename B::template Matrix<T>;
+
+    bool refines() const { return options_.refinement.rounds > 0; }
 
     void allocate(B& backend, Index rows) {
         const Index panel = longest_reach();
@@ -89,6 +100,9 @@ class Recurrence {
         scales_ = backend.template workspace<T>(groups_.count, rows);
         zeros_ = backend.template workspace<T>(groups_.count, rows);
         flags_ = backend.template allocate<Code>(1, 2);
+        if (!refines()) return;
+        refiner_.emplace(grid_, options_, f_, groups_, rows);
+        if (refiner_->in_original_order()) unordered_ = backend.template workspace<T>(rows, n_);
     }
 
     /// End of the columns whose sums a step over [begin, end) must know: groups that start in it may end
@@ -146,8 +160,51 @@ class Recurrence {
         const bool stale = options_.scales == GroupScales::Stale && per_channel;
         if (stale) fit_all(backend, columns);
         for (const Index p : f_.dead_positions()) backend.clear_row(columns, p);
-        if constexpr (M::target == Target::Shifted) shift_target(backend, columns);
+        if constexpr (M::target == Target::Shifted) {
+            const MatrixView<T> change = change_.view().block(0, 0, n_, columns.cols);
+            shift(backend, columns, static_cast<T>(rule_.shift()), change);
+            backend.add(MatrixView<const T>(change), columns);
+        }
         if (!stale) fit_all(backend, columns);
+        if (refiner_) keep_target(backend, columns);
+    }
+
+    /// The target of the refinement; forwarded targets approximate a shifted one.
+    void keep_target(B& backend, MatrixView<const T> columns) {
+        const MatrixView<T> target = refiner_->spare().block(0, 0, n_, columns.cols);
+        if constexpr (forwards) {
+            shift(backend, columns, rule_.fed_forward(T(1), T(1)), target);
+            backend.add(columns, target);
+        } else {
+            backend.copy(columns, target);
+        }
+    }
+
+    /// Codes and scales of the slab, and the codes in `stored` (rows, in_features) in the original order.
+    void refine_slab(B& backend, MatrixView<Code> stored, std::vector<RefinementStep>& steps) {
+        const Index rows = stored.rows;
+        const auto part = [&](auto& matrix) { return matrix.view().block(0, 0, matrix.rows(), rows); };
+        const MatrixView<T> error = part(columns_);
+        const MatrixView<const T> target = refiner_->spare().block(0, 0, n_, rows);
+        const bool original_order = refiner_->in_original_order();
+        if (original_order) {
+            const MatrixView<T> unordered = unordered_.view().row_range(0, rows);
+            backend.store_columns(target, f_.order(), unordered);
+            backend.transpose(MatrixView<const T>(unordered), error);
+            backend.transpose(MatrixView<const Code>(stored), part(codes_));
+        } else {
+            backend.copy(target, error);
+        }
+        const std::vector<Index> of_column(groups_.of_column.begin(), groups_.of_column.end());
+        backend.subtract_decoded(
+            grid_, MatrixView<const Code>(part(codes_)), original_order ? of_column : groups_.of_position,
+            MatrixView<const T>(part(scales_)), MatrixView<const T>(part(zeros_)), error);
+        refiner_->run(error, part(codes_), part(scales_), part(zeros_), steps);
+        if (original_order) {
+            backend.transpose(MatrixView<const Code>(part(codes_)), stored);
+        } else {
+            backend.store_columns(MatrixView<const Code>(part(codes_)), f_.order(), stored);
+        }
     }
 
     void fit_all(B& backend, MatrixView<T> columns) {
@@ -158,18 +215,15 @@ class Recurrence {
                     zeros_.view().block(0, 0, groups_.count, rows));
     }
 
-    /// t = W + alpha W D H^-1, as columns: W' + alpha H^-1 D' W'.
-    void shift_target(B& backend, MatrixView<T> columns) {
-        const MatrixView<T> change = change_.view().block(0, 0, n_, columns.cols);
-        const T alpha = static_cast<T>(rule_.shift());
+    /// alpha W D H^-1, as columns: alpha H^-1 D' W'.
+    void shift(B& backend, MatrixView<const T> columns, T alpha, MatrixView<T> change) {
         const bool ready = shift_.data != nullptr;
         backend.multiply(alpha, Transpose::No, ready ? shift_ : std::as_const(cross_transposed_).view(),
-                         MatrixView<const T>(columns), T(0), change);
+                         columns, T(0), change);
         if (!ready) {
             backend.solve_upper(f_.factor(), change);
             backend.solve_upper_transposed(f_.factor(), change);
         }
-        backend.add(MatrixView<const T>(change), columns);
     }
 
     /// Sums over all columns before the panel, for the columns that the panel needs to know.
@@ -250,6 +304,9 @@ class Recurrence {
     Matrix zeros_;                             // (groups, rows)
     typename B::template Matrix<Code> codes_;  // (in_features, rows)
     typename B::template Matrix<Code> flags_;  // weights are not finite, compensation overflowed
+
+    std::optional<Refiner<T, B, G>> refiner_;
+    Matrix unordered_;  // (rows, in_features) in the original order
 };
 
 }  // namespace residua

@@ -106,6 +106,9 @@ class Solver {
                 "the solver's own");
         require(!options_.report_objective, "Solver::quantize_and_consume: report_objective is", "true",
                 "false: it needs H");
+        require(M::target != Target::Forwarded || options_.refinement.rounds == 0,
+                std::string("Solver::quantize_and_consume: refinement.rounds for ") + M::name + " is",
+                options_.refinement.rounds, "0: what the method derives from D takes its place");
         B& backend = moments().backend();
         const Index tokens = moments().tokens();
         const auto start = backend.timestamp();
@@ -145,7 +148,7 @@ class Solver {
         recurrence.run(weights, result);
         const auto swept = backend.timestamp();
         report.seconds.factorize = backend.seconds(start, factored);
-        report.seconds.sweep = backend.seconds(factored, swept);
+        report.seconds.sweep = backend.seconds(factored, swept) - report.seconds.refine;
         return result;
     }
 
