@@ -41,7 +41,7 @@ Result quantize_to_blocks(Experiment& experiment, const Layer& layer, const Sett
         methods.solve("shifted", ShiftedTarget{});
         return methods.result;
     };
-    const ClipSearch clip = settings.grid.clip;
+    const ClipSearch clip = settings.solve.grid.clip;
     if (settings.format == "gguf-q4_0") return onto(Q4_0Grid{clip});
     if (settings.format == "gguf-q4_1") return onto(Q4_1Grid{clip});
     if (settings.format == "gguf-q5_0") return onto(Q5_0Grid{clip});

@@ -54,8 +54,8 @@ class Experiment {
     template <class G>
     Quantized<G> round(const G& grid) {
         const auto start = std::chrono::steady_clock::now();
-        Quantized<G> q =
-            residua::round_to_nearest<float>(backend_, layer_.weights(), grid, settings_.options.group_size);
+        Quantized<G> q = residua::round_to_nearest<float>(backend_, layer_.weights(), grid,
+                                                          settings_.solve.options.group_size);
         q.report.seconds.sweep =
             std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
         if (q) q.report.objective = residua::objective(moments_, layer_.weights(), q);
@@ -64,10 +64,8 @@ class Experiment {
 
     template <class M, class G>
     Quantized<G> solve(M rule, const G& grid) {
-        if constexpr (requires { rule.alpha; })
-            rule.alpha = settings_.alpha < 0 ? rule.alpha : settings_.alpha;
-        if constexpr (requires { rule.beta; }) rule.beta = settings_.beta < 0 ? rule.beta : settings_.beta;
-        residua::SolverOptions options = settings_.options;
+        rule = settings_.solve.with_coefficients(rule);
+        residua::SolverOptions options = settings_.solve.options;
         if (isatty(STDERR_FILENO)) {
             options.progress = [](const residua::Progress& p) {
                 return std::fprintf(stderr, "\r%s %3d %%%s", M::name, int(100 * p.done / p.total),

@@ -26,8 +26,8 @@ void write_plain(const Settings& settings, const std::string& method, const Quan
          io::tensor_of("group_index", {n}, q.group_index), io::tensor_of("codes", {m, n}, elements(q.codes))},
         {{"format", "residua"},
          {"method", method},
-         {"bits", std::to_string(settings.grid.bits)},
-         {"group_size", std::to_string(settings.options.group_size)},
+         {"bits", std::to_string(settings.solve.grid.bits)},
+         {"group_size", std::to_string(settings.solve.options.group_size)},
          {"damping", std::to_string(q.report.damping)},
          {"input", settings.input},
          {"command", settings.command}});
@@ -52,7 +52,7 @@ void write(const Settings& settings, const std::string& method, const Quantized<
 }  // namespace
 
 Result quantize_to_integers(Experiment& experiment, const Settings& settings, Cpu& backend) {
-    Methods methods(experiment, settings, settings.grid,
+    Methods methods(experiment, settings, settings.solve.grid,
                     [&](const std::string& method, const auto& q) { write(settings, method, q, backend); });
     methods.round();
     methods.solve("gptq", GPTQ{});

@@ -1,11 +1,7 @@
 /// The example program from outside: what it prints, writes and refuses.
 
-#include <sys/wait.h>
-
 #include <algorithm>
 #include <cstdio>
-#include <filesystem>
-#include <fstream>
 #include <limits>
 #include <map>
 #include <nlohmann/json.hpp>
@@ -14,35 +10,14 @@
 #include <vector>
 
 #include "catch.hpp"
+#include "programs/program.hpp"
 
 using namespace residua;
-namespace fs = std::filesystem;
 
 namespace {
 
-struct Output {
-    int code = -1;
-    std::string out, err;
-};
-
-/// Fresh folder, gone at the end.
-struct Folder {
-    fs::path path = fs::temp_directory_path() / ("residua_quantize_layer_" + std::to_string(::getpid()));
-    Folder() { fs::create_directories(path); }
-    ~Folder() { fs::remove_all(path); }
-    std::string operator/(const char* name) const { return (path / name).string(); }
-};
-
-std::string content(const std::string& path) {
-    std::ifstream file(path, std::ios::binary);
-    return {std::istreambuf_iterator<char>(file), {}};
-}
-
-Output run(const Folder& folder, const std::string& arguments) {
-    const std::string out = folder / "stdout", err = folder / "stderr";
-    const int status =
-        std::system((RESIDUA_QUANTIZE_LAYER " " + arguments + " >" + out + " 2>" + err).c_str());
-    return {WIFEXITED(status) ? WEXITSTATUS(status) : -1, content(out), content(err)};
+Output quantize_layer(const Folder& folder, const std::string& arguments) {
+    return run_program(RESIDUA_QUANTIZE_LAYER, folder, arguments);
 }
 
 /// A layer of 8 x 16 with 40 tokens, values as `value(tensor, i)`.
@@ -66,16 +41,12 @@ float wave(const std::string& tensor, std::size_t i) {
            (tensor == "x_fp" ? 0.05f * std::cos(float(i)) : 0.0f);
 }
 
-bool contains(const std::string& text, const std::string& part) {
-    return text.find(part) != std::string::npos;
-}
-
 }  // namespace
 
 TEST_CASE("quantize_layer: the shifted target is best on the held-back tokens of the shipped layer",
           "[programs]") {
     const Folder folder;
-    const Output result = run(folder, "--bits 3 --group-size 128 --symmetric restricted --json");
+    const Output result = quantize_layer(folder, "--bits 3 --group-size 128 --symmetric restricted --json");
     REQUIRE(result.code == 0);
     std::map<std::string, double> error;
     for (const auto& row : nlohmann::json::parse(result.out)) {
@@ -98,9 +69,9 @@ TEST_CASE("quantize_layer: the written tensors decode to the written weights", "
     const Folder folder;
     const std::string input = folder / "layer.safetensors", output = folder / "q.safetensors";
     write_layer(input, wave);
-    const Output result =
-        run(folder, "--input " + input + " --output " + output +
-                        " --method gptaq --group-size 5 --order activation --bits 4 --symmetric none");
+    const Output result = quantize_layer(
+        folder, "--input " + input + " --output " + output +
+                    " --method gptaq --group-size 5 --order activation --bits 4 --symmetric none");
     REQUIRE(result.code == 0);
 
     const io::SafetensorsFile file(output);
@@ -123,7 +94,7 @@ TEST_CASE("quantize_layer: without reference inputs the methods that need them s
     const Folder folder;
     const std::string input = folder / "layer.safetensors";
     write_layer(input, wave, 16, false);
-    const Output all = run(folder, "--json --input " + input);
+    const Output all = quantize_layer(folder, "--json --input " + input);
     CHECK(all.code == 0);
     for (const auto& row : nlohmann::json::parse(all.out)) {
         const std::string method = row.at("method");
@@ -131,7 +102,7 @@ TEST_CASE("quantize_layer: without reference inputs the methods that need them s
         CHECK((row.at("status") == "success") == !needs);
         CHECK(row.at("relative_output_error").is_null() == needs);
     }
-    const Output one = run(folder, "--method gptaq --input " + input);
+    const Output one = quantize_layer(folder, "--method gptaq --input " + input);
     CHECK(one.code == 2);
     CHECK(contains(one.err, "x_fp"));
 }
@@ -144,7 +115,7 @@ TEST_CASE("quantize_layer: values that are not finite become a status", "[progra
         write_layer(input, [&](const std::string& tensor, std::size_t i) {
             return tensor == bad && i == 21 ? std::numeric_limits<float>::quiet_NaN() : wave(tensor, i);
         });
-        const Output result = run(folder, "--json --method shifted --input " + input);
+        const Output result = quantize_layer(folder, "--json --method shifted --input " + input);
         CHECK(result.code == 1);
         const auto rows = nlohmann::json::parse(result.out);
         CHECK(contains(rows.at(0).at("status").get<std::string>(), "non-finite"));
@@ -183,7 +154,7 @@ TEST_CASE("quantize_layer: bad arguments and files are refused by name, and noth
              {"--method gptq --input " + (folder / "short.safetensors"), "3 bytes"},
              {"--method gptq --input " + (folder / "narrow.safetensors"), "columns: 12, expected 16"}}) {
         CAPTURE(c.arguments);
-        const Output result = run(folder, c.arguments + " --output " + output);
+        const Output result = quantize_layer(folder, c.arguments + " --output " + output);
         CAPTURE(result.err);
         CHECK(result.code != 0);
         CHECK(result.out.empty());

@@ -60,14 +60,6 @@ struct GPTQLayer {
     }
 };
 
-namespace detail {
-
-inline void require_gptq_bits(int bits) {
-    require(bits == 2 || bits == 3 || bits == 4 || bits == 8, "GPTQ format: bits is", bits, "2, 3, 4 or 8");
-}
-
-}  // namespace detail
-
 /// Packs a layer of any K and N; unpacking gives exactly the same codes, scales and zeros.
 ///
 /// Throws std::invalid_argument for 5, 6 or 7 bits, scales that are not exact in float16
@@ -77,7 +69,7 @@ inline void require_gptq_bits(int bits) {
 inline GPTQLayer pack_gptq(const QuantizedLayer<IntegerGrid>& layer, GPTQVersion version = GPTQVersion::V2) {
     layer.validate();
     const int bits = layer.grid.bits;
-    detail::require_gptq_bits(bits);
+    require_gptq_bits(bits);
     (void)grouping_of(layer);
 
     GPTQLayer packed{.bits = bits,
@@ -111,7 +103,7 @@ inline GPTQLayer pack_gptq(const QuantizedLayer<IntegerGrid>& layer, GPTQVersion
 /// The inverse of pack_gptq(). The grid's symmetry is Symmetry::FullRange where all zeros are 2^(b-1), else
 /// Symmetry::None; codes beyond N in the last word of qzeros are ignored.
 inline QuantizedLayer<IntegerGrid> unpack_gptq(const GPTQLayer& packed) {
-    detail::require_gptq_bits(packed.bits);
+    require_gptq_bits(packed.bits);
     const Index m = packed.out_features;
     const Index n = packed.in_features;
     QuantizedLayer<IntegerGrid> layer{
@@ -144,7 +136,7 @@ inline QuantizedLayer<IntegerGrid> unpack_gptq(const GPTQLayer& packed) {
 /// fit the others.
 inline GPTQLayer read_gptq(const TensorTable& file, const std::string& prefix, int bits,
                            GPTQVersion version) {
-    detail::require_gptq_bits(bits);
+    require_gptq_bits(bits);
     const auto& scale_shape = detail::matrix_shape(file, prefix + ".scales");
     const Index inputs = file.info(prefix + ".g_idx").elements();
     GPTQLayer layer{.bits = bits,

@@ -9,6 +9,10 @@
 
 namespace residua::io {
 
+inline void require_gptq_bits(int bits) {
+    require(bits == 2 || bits == 3 || bits == 4 || bits == 8, "GPTQ format: bits is", bits, "2, 3, 4 or 8");
+}
+
 /// What the integers in qzeros are.
 enum class GPTQVersion {
     V1,  ///< zero - 1: checkpoint_format "gptq", which every runtime reads

@@ -1,0 +1,74 @@
+#pragma once
+
+#include <CLI/CLI.hpp>
+#include <string>
+#include <vector>
+
+#include "solve_settings.hpp"
+
+/// A choice by name. `target` must outlive `app`'s parsing.
+template <class E>
+CLI::Option* add_choice(CLI::App& app, const std::string& name, E& target,
+                        const std::vector<std::pair<std::string, E>>& choices, const std::string& help) {
+    std::vector<std::string> names;
+    std::string chosen;
+    for (const auto& [text, value] : choices) {
+        names.push_back(text);
+        if (value == target) chosen = text;
+    }
+    return app
+        .add_option_function<std::string>(
+            name,
+            [&target, choices](const std::string& text) {
+                for (const auto& [known, value] : choices)
+                    if (known == text) target = value;
+            },
+            help)
+        ->check(CLI::IsMember(names))
+        ->default_str(chosen);
+}
+
+/// The options of SolveSettings, which must outlive `app`'s parsing.
+struct SolverArguments {
+    CLI::Option* group_size = nullptr;  ///< to see whether it was given
+    CLI::Option* scale_type = nullptr;
+
+    SolverArguments(CLI::App& app, SolveSettings& s) {
+        using namespace residua;
+        app.add_option("--bits", s.grid.bits, "bits per weight, 2 to 8")->capture_default_str();
+        group_size = app.add_option("--group-size", s.options.group_size,
+                                    "columns that share a scale; -1: one scale per output (default: 128, or "
+                                    "the format's)");
+        add_choice<Symmetry>(
+            app, "--symmetric", s.grid.symmetry,
+            {{"restricted", Symmetry::Restricted}, {"full", Symmetry::FullRange}, {"none", Symmetry::None}},
+            "grid around zero");
+        app.add_flag("--clip", s.grid.clip.enabled, "search the range that is worth covering");
+        scale_type = add_choice<ScaleType>(
+            app, "--scale-type", s.grid.scale_type,
+            {{"f32", ScaleType::Float32}, {"f16", ScaleType::Float16}, {"bf16", ScaleType::BFloat16}},
+            "type that scales are stored in (default: f32, or the format's)");
+        add_choice<Ordering>(app, "--order", s.options.ordering,
+                             {{"natural", Ordering::Natural},
+                              {"activation", Ordering::Activation},
+                              {"group", Ordering::GroupAware}},
+                             "order in which columns are quantized");
+        app.add_flag("--static-groups", s.options.static_groups, "fit all grids before the first column");
+        app.add_option("--damping", s.options.damping.initial, "part of the mean diagonal added to H")
+            ->capture_default_str();
+        app.add_option("--alpha", s.alpha, "weight of the input residual (default: 0.25, shifted 0.5)");
+        app.add_option("--beta", s.beta, "weight of the weight residual (default: 0.25)");
+        app.add_option("--refine", s.options.refinement.rounds,
+                       "rounds of scale refits and sweeps that lower the objective further")
+            ->capture_default_str();
+        app.add_option("--block-size", s.options.block_size, "columns of one sweep")->capture_default_str();
+        add_choice<ResidualView>(app, "--residual-view", s.options.view,
+                                 {{"compensated", ResidualView::Compensated},
+                                  {"quantized", ResidualView::Quantized},
+                                  {"clamped", ResidualView::Clamped}},
+                                 "weights that residuals see");
+        add_choice<GroupScales>(app, "--group-scales", s.options.scales,
+                                {{"current", GroupScales::Current}, {"stale", GroupScales::Stale}},
+                                "weights that grids are fitted to");
+    }
+};

@@ -1,0 +1,40 @@
+#pragma once
+
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <cstdlib>
+#include <filesystem>
+#include <fstream>
+#include <string>
+
+namespace fs = std::filesystem;
+
+/// What a program left behind.
+struct Output {
+    int code = -1;
+    std::string out, err;
+};
+
+/// Fresh folder, gone at the end.
+struct Folder {
+    fs::path path = fs::temp_directory_path() / ("residua_program_" + std::to_string(::getpid()));
+    Folder() { fs::create_directories(path); }
+    ~Folder() { fs::remove_all(path); }
+    std::string operator/(const char* name) const { return (path / name).string(); }
+};
+
+inline std::string content(const std::string& path) {
+    std::ifstream file(path, std::ios::binary);
+    return {std::istreambuf_iterator<char>(file), {}};
+}
+
+inline Output run_program(const std::string& program, const Folder& folder, const std::string& arguments) {
+    const std::string out = folder / "stdout", err = folder / "stderr";
+    const int status = std::system((program + " " + arguments + " >" + out + " 2>" + err).c_str());
+    return {WIFEXITED(status) ? WEXITSTATUS(status) : -1, content(out), content(err)};
+}
+
+inline bool contains(const std::string& text, const std::string& part) {
+    return text.find(part) != std::string::npos;
+}
