@@ -1,0 +1,146 @@
+#pragma once
+
+#include <Eigen/Core>
+#include <array>
+#include <residua/io/gptq.hpp>
+#include <residua/io/safetensors.hpp>
+#include <string>
+#include <vector>
+
+#include "config.hpp"
+
+namespace llama {
+
+using Rows = Eigen::Matrix<float, Eigen::Dynamic, Eigen::Dynamic, Eigen::RowMajor>;
+using Vector = Eigen::Matrix<float, 1, Eigen::Dynamic>;
+
+inline residua::MatrixView<float> view(Rows& m) { return {m.data(), m.rows(), m.cols()}; }
+inline residua::MatrixView<const float> view(const Rows& m) { return {m.data(), m.rows(), m.cols()}; }
+
+/// y = x W' + b.
+struct Linear {
+    Rows weight;       ///< (out, in)
+    Vector bias = {};  ///< (out), or empty
+
+    Rows operator()(const Rows& x) const {
+        Rows y = x * weight.transpose();
+        if (bias.size() > 0) y.rowwise() += bias;
+        return y;
+    }
+};
+
+struct Block {
+    Vector attention_norm;
+    Linear q, k, v, o;
+    Vector mlp_norm;
+    Linear gate, up, down;
+};
+
+/// The four points of a block at which linear layers read, in the order of the computation.
+enum class Input { Attention, Output, Mlp, Down };
+constexpr std::array inputs{Input::Attention, Input::Output, Input::Mlp, Input::Down};
+
+/// The linear layers of a block, in the order in which they are quantized.
+struct LayerName {
+    const char* name;
+    Linear Block::*layer;
+    Input input;
+};
+constexpr std::array layer_names{
+    LayerName{"self_attn.q_proj", &Block::q, Input::Attention},
+    LayerName{"self_attn.k_proj", &Block::k, Input::Attention},
+    LayerName{"self_attn.v_proj", &Block::v, Input::Attention},
+    LayerName{"self_attn.o_proj", &Block::o, Input::Output},
+    LayerName{"mlp.gate_proj", &Block::gate, Input::Mlp},
+    LayerName{"mlp.up_proj", &Block::up, Input::Mlp},
+    LayerName{"mlp.down_proj", &Block::down, Input::Down},
+};
+
+inline std::string block_prefix(Index block) { return "model.layers." + std::to_string(block) + "."; }
+
+/// A whole model in float, 4 bytes a parameter.
+struct Model {
+    Config config;
+    Rows embedding = {};  ///< (vocabulary, hidden)
+    std::vector<Block> blocks = {};
+    Vector norm = {};
+    Rows head = {};  ///< (vocabulary, hidden)
+};
+
+namespace detail {
+
+inline Rows read_matrix(const residua::io::TensorTable& file, const std::string& name, Index rows,
+                        Index cols) {
+    const auto& shape = file.info(name).shape;
+    residua::require(shape.size() == 2 && shape[0] == rows && shape[1] == cols,
+                     file.source() + ": elements of " + name + ":", file.info(name).elements(),
+                     std::to_string(rows) + " x " + std::to_string(cols) + " by config.json");
+    Rows matrix(rows, cols);
+    file.read<float>(name, std::span(matrix.data(), std::size_t(matrix.size())));
+    return matrix;
+}
+
+inline Vector read_vector(const residua::io::TensorTable& file, const std::string& name, Index size) {
+    residua::require(file.info(name).elements() == size, file.source() + ": elements of " + name + ":",
+                     file.info(name).elements(), std::to_string(size) + " by config.json");
+    Vector vector(size);
+    file.read<float>(name, std::span(vector.data(), std::size_t(size)));
+    return vector;
+}
+
+/// Dequantized where the checkpoint holds it in the GPTQ format.
+inline Linear read_linear(const residua::io::TensorTable& file, const std::string& name, Index out, Index in,
+                          const std::optional<residua::io::GPTQConfig>& quantization) {
+    Linear layer;
+    if (quantization && file.contains(name + ".qweight")) {
+        const auto values = residua::io::unpack_gptq(
+                                residua::io::read_gptq(file, name, quantization->bits, quantization->version))
+                                .dequantize();
+        residua::require(values.rows() == out && values.cols() == in,
+                         file.source() + ": elements of " + name + ":", values.rows() * values.cols(),
+                         std::to_string(out) + " x " + std::to_string(in) + " by config.json");
+        layer.weight = Eigen::Map<const Rows>(values.data(), out, in);
+    } else {
+        layer.weight = read_matrix(file, name + ".weight", out, in);
+    }
+    if (file.contains(name + ".bias")) layer.bias = read_vector(file, name + ".bias", out);
+    return layer;
+}
+
+}  // namespace detail
+
+/// (out, in) of a linear layer.
+inline std::pair<Index, Index> shape_of(const Config& c, Linear Block::*layer) {
+    if (layer == &Block::q) return {c.query_size(), c.hidden};
+    if (layer == &Block::k || layer == &Block::v) return {c.key_value_size(), c.hidden};
+    if (layer == &Block::o) return {c.hidden, c.query_size()};
+    if (layer == &Block::down) return {c.hidden, c.intermediate};
+    return {c.intermediate, c.hidden};
+}
+
+/// Reads a checkpoint of Hugging Face's layout: `folder` with config.json and one or more safetensors files,
+/// plain or in the GPTQ format. Throws std::invalid_argument where a tensor does not have the shape that
+/// config.json asks for.
+inline Model read_model(const std::filesystem::path& folder) {
+    const residua::io::SafetensorsCheckpoint file(folder);
+    Model model{.config = Config::read(folder)};
+    const Config& c = model.config;
+    model.embedding = detail::read_matrix(file, "model.embed_tokens.weight", c.vocabulary, c.hidden);
+    for (Index i = 0; i < c.blocks; ++i) {
+        const std::string prefix = block_prefix(i);
+        Block& block = model.blocks.emplace_back();
+        block.attention_norm = detail::read_vector(file, prefix + "input_layernorm.weight", c.hidden);
+        block.mlp_norm = detail::read_vector(file, prefix + "post_attention_layernorm.weight", c.hidden);
+        for (const LayerName& layer : layer_names) {
+            const auto [out, in] = shape_of(c, layer.layer);
+            block.*layer.layer =
+                detail::read_linear(file, prefix + layer.name, out, in, model.config.quantization);
+        }
+    }
+    model.norm = detail::read_vector(file, "model.norm.weight", c.hidden);
+    model.head =
+        c.tied_head ? model.embedding : detail::read_matrix(file, "lm_head.weight", c.vocabulary, c.hidden);
+    return model;
+}
+
+}  // namespace llama

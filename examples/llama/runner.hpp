@@ -1,0 +1,139 @@
+#pragma once
+
+#include <optional>
+#include <residua/transform/activation_quantizer.hpp>
+#include <residua/transform/hadamard.hpp>
+
+#include "operations.hpp"
+#include "tokens.hpp"
+
+namespace llama {
+
+/// What is rounded on its way through the model; nothing by default.
+struct ActivationSettings {
+    std::optional<residua::ActivationQuantizer> inputs = {};  ///< of every linear layer but the output layer
+    std::optional<residua::ActivationQuantizer> cache = {};  ///< keys (after the rotary embedding) and values
+};
+
+/// The rotations that a checkpoint with Config::online_hadamard leaves to be done to the activations.
+struct OnlineRotations {
+    residua::HadamardTransform output;  ///< of o_proj's input, across heads
+    residua::HadamardTransform down;    ///< of down_proj's input
+    residua::HadamardTransform head;    ///< of a query or key head, before keys are rounded
+
+    explicit OnlineRotations(const Config& c)
+        : output(c.query_size(), {.block = residua::largest_hadamard_block(c.heads), .inner = c.head_size}),
+          down(c.intermediate),
+          head(c.head_size) {}
+};
+
+/// One window on its way through a block.
+struct Activations {
+    Rows residual;    ///< (tokens, hidden)
+    Rows input = {};  ///< of the linear layers that come next, rounded as they will see it
+};
+
+/// The Llama architecture, one window at a time: from one point where linear layers read to the next, so that
+/// calibration can stop at each of the four and change the weights there.
+class Runner {
+  public:
+    Runner(const Config& config, Index positions, const ActivationSettings& settings = {})
+        : config_(config), settings_(settings), rotary_(config, positions) {
+        if (!config.online_hadamard) return;
+        const OnlineRotations rotations(config);
+        output_ = rotations.output;
+        down_ = rotations.down;
+        head_ = rotations.head;
+    }
+
+    const Config& config() const { return config_; }
+
+    Activations embed(const Model& model, std::span<const Token> tokens) const {
+        residua::require(Index(tokens.size()) <= rotary_.positions(),
+                         "Runner::embed: tokens of a window:", tokens.size(),
+                         "at most " + std::to_string(rotary_.positions()));
+        Activations a{.residual = Rows(Index(tokens.size()), config_.hidden)};
+        for (std::size_t t = 0; t < tokens.size(); ++t)
+            a.residual.row(Index(t)) = model.embedding.row(tokens[t]);
+        return a;
+    }
+
+    /// From the residual stream to the input of the block's first linear layers.
+    void enter(const Block& block, Activations& a) const {
+        set_input(a, rms_norm(a.residual, block.attention_norm, config_.norm_epsilon));
+    }
+
+    /// Through the linear layers that read `input`, to the next input or, after the last, out of the block.
+    void advance(Input input, const Block& block, Activations& a) const {
+        switch (input) {
+            case Input::Attention:
+                return set_input(a, attend(block, a.input));
+            case Input::Output:
+                a.residual += block.o(a.input);
+                return set_input(a, rms_norm(a.residual, block.mlp_norm, config_.norm_epsilon));
+            case Input::Mlp: {
+                Rows gate = block.gate(a.input);
+                swiglu(gate, block.up(a.input));
+                if (down_) down_->apply(view(gate), alone_);
+                return set_input(a, std::move(gate));
+            }
+            case Input::Down:
+                a.residual += block.down(a.input);
+                a.input.resize(0, 0);
+        }
+    }
+
+    void run(const Block& block, Activations& a) const {
+        enter(block, a);
+        for (const Input input : inputs) advance(input, block, a);
+    }
+
+    /// (tokens, vocabulary) for rows [first, first + count) of the residual stream.
+    Rows logits(const Model& model, const Rows& residual, Index first, Index count) const {
+        return rms_norm(residual.middleRows(first, count), model.norm, config_.norm_epsilon) *
+               model.head.transpose();
+    }
+
+    /// (tokens, vocabulary) of one window.
+    Rows logits(const Model& model, std::span<const Token> tokens) const {
+        Activations a = embed(model, tokens);
+        for (const Block& block : model.blocks) run(block, a);
+        return logits(model, a.residual, 0, a.residual.rows());
+    }
+
+  private:
+    void set_input(Activations& a, Rows input) const {
+        a.input = std::move(input);
+        if (settings_.inputs) settings_.inputs->apply(view(a.input), alone_);
+    }
+
+    Rows attend(const Block& block, const Rows& input) const {
+        Rows q = block.q(input), k = block.k(input), v = block.v(input);
+        rotary_.apply(q);
+        rotary_.apply(k);
+        if (settings_.cache) {
+            if (head_) {  // the same rotation of q and k leaves their products as they are
+                head_->apply(heads(q), alone_);
+                head_->apply(heads(k), alone_);
+            }
+            settings_.cache->apply(heads(k), alone_);
+            settings_.cache->apply(heads(v), alone_);
+        }
+        Rows context = attention(config_, q, k, v);
+        if (output_) output_->apply(view(context), alone_);
+        return context;
+    }
+
+    /// Each head of each token on its own: the rows of a (tokens * heads, head_size) view.
+    residua::MatrixView<float> heads(Rows& x) const {
+        return {x.data(), x.rows() * x.cols() / config_.head_size, config_.head_size};
+    }
+
+    Config config_;
+    ActivationSettings settings_;
+    RotaryEmbedding rotary_;
+    std::optional<residua::HadamardTransform> output_, down_, head_;  // with Config::online_hadamard
+    residua::Executor alone_{1};  // windows run in parallel, not what one of them needs
+};
+
+}  // namespace llama

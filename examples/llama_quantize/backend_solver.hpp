@@ -1,0 +1,49 @@
+#pragma once
+
+#include <optional>
+#include <utility>
+
+#include "layer_solver.hpp"
+
+/// LayerSolver on a backend of the library.
+template <class B>
+class BackendSolver : public LayerSolver {
+  public:
+    template <class... Arguments>
+    explicit BackendSolver(SolveSettings settings, Arguments&&... arguments)
+        : settings_(std::move(settings)), backend_(std::forward<Arguments>(arguments)...) {}
+
+    void start(residua::Index in_features) override {
+        moments_.reset();
+        moments_.emplace(backend_, in_features);
+    }
+
+    void accumulate(residua::MatrixView<const float> x, residua::MatrixView<const float> x_fp) override {
+        if (x_fp.data) {
+            moments_->accumulate(x, x_fp);
+        } else {
+            moments_->accumulate(x);
+        }
+    }
+
+    SolvedLayer solve(const std::string& method, residua::MatrixView<const float> weights) override {
+        if (method == "rtn")
+            return to_host(residua::round_to_nearest<float>(backend_, weights, settings_.grid,
+                                                            settings_.options.group_size));
+        return with_rule(method, settings_, [&]<class Rule>(const Rule& rule) {
+            const residua::Solver<Rule, float, B> solver(*moments_, settings_.options, rule);
+            return to_host(solver.quantize(weights, settings_.grid));
+        });
+    }
+
+  private:
+    SolvedLayer to_host(const residua::QuantizedMatrix<float, B, residua::IntegerGrid>& q) {
+        SolvedLayer solved{.report = q.report};
+        if (q) solved.layer = residua::io::to_host(backend_, q);
+        return solved;
+    }
+
+    SolveSettings settings_;
+    B backend_;
+    std::optional<residua::Moments<float, B>> moments_;
+};

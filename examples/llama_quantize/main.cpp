@@ -1,0 +1,277 @@
+/// Quantizes a language model of the Llama architecture with every method that is asked for, and measures
+/// perplexity.
+///
+///     ../llama               the model itself
+///     settings.cpp           the command line
+///     quantize_model.hpp     block after block, layer after layer
+///     calibration.hpp        the tokens on their way through the full-precision and the quantized model
+///     layer_solver.hpp       one layer: cpu_solver.cpp, cuda_solver.cu
+///     checkpoint.hpp         the output, shard by shard, and how to go on with it
+///     plot.cpp               --plot
+
+#include <unistd.h>
+
+#include <chrono>
+#include <iostream>
+
+#include "../llama/perplexity.hpp"
+#include "plot.hpp"
+#include "quantize_model.hpp"
+#include "settings.hpp"
+
+namespace {
+
+using residua::Index;
+using Clock = std::chrono::steady_clock;
+
+constexpr const char* full_precision_name = "full precision";
+
+double seconds_since(Clock::time_point start) {
+    return std::chrono::duration<double>(Clock::now() - start).count();
+}
+
+/// Progress on stderr: a line that lives on a terminal, a line a block elsewhere.
+class ProgressLine {
+  public:
+    explicit ProgressLine(std::string task) : task_(std::move(task)) {}
+    ~ProgressLine() {
+        if (live_) std::fprintf(stderr, "\r\033[K");
+    }
+
+    void quantizing(const Progress& p, Index blocks) {
+        if (live_) {
+            const double left = p.part > 0 ? elapsed() * (1 - p.part) / p.part : 0;
+            std::fprintf(stderr, "\r\033[K%s: block %td of %td  %-16s %3.0f %%  %.0f s left  objective %.4g",
+                         task_.c_str(), std::min(p.block + 1, blocks), blocks, p.layer.c_str(), 100 * p.part,
+                         left, p.objective);
+        } else if (p.block > block_) {
+            std::fprintf(stderr, "%s: block %td of %td done, %.1f s\n", task_.c_str(), p.block, blocks,
+                         elapsed());
+            block_ = p.block;
+        }
+    }
+
+    void evaluating(Index done, Index windows) {
+        if (live_)
+            std::fprintf(stderr, "\r\033[K%s: %td of %td windows evaluated", task_.c_str(), done, windows);
+    }
+
+  private:
+    double elapsed() const { return seconds_since(start_); }
+
+    std::string task_;
+    bool live_ = isatty(STDERR_FILENO);
+    Index block_ = 0;
+    Clock::time_point start_ = Clock::now();
+};
+
+struct Row {
+    std::string method;
+    std::string status = "success";
+    double perplexity = NAN;
+    double seconds = 0;  ///< of the quantization
+    std::vector<LayerRecord> layers = {};
+};
+
+class Comparison {
+  public:
+    explicit Comparison(const Settings& settings)
+        : settings_(settings),
+          executor_(settings.threads > 0 ? residua::Executor(settings.threads) : residua::Executor()) {}
+
+    std::vector<Row> run() {
+        const llama::Config config = llama::Config::read(settings_.model);
+        evaluation_ = llama::read_windows(settings_.evaluation, config.vocabulary, settings_.window,
+                                          settings_.evaluation_windows);
+        calibration_ = llama::read_windows(settings_.calibration, config.vocabulary, settings_.window,
+                                           settings_.calibration_windows);
+        std::fprintf(stderr, "%s: %td blocks, %zu windows to calibrate on, %zu to evaluate\n",
+                     settings_.model.c_str(), config.blocks, calibration_.size(), evaluation_.size());
+        std::vector<Row> rows;
+        if (settings_.baseline) rows.push_back(full_precision());
+        for (const std::string& method : settings_.methods)
+            if (method != "none") rows.push_back(quantize(method));
+        return rows;
+    }
+
+  private:
+    Row full_precision() {
+        Row row{.method = full_precision_name};
+        const llama::Model model = llama::read_model(settings_.model);
+        row.perplexity = evaluate(row.method, model, {});
+        return row;
+    }
+
+    Row quantize(const std::string& method) {
+        Row row{.method = method};
+        const auto start = Clock::now();
+        llama::Model model = llama::read_model(settings_.model);
+        const nlohmann::json rotation = rotate(model);
+        const auto output = open_output(method, model.config, rotation);
+        const auto solver = settings_.device == "cuda" ? make_cuda_solver(settings_.solve)
+                                                       : make_cpu_solver(settings_.solve, settings_.threads);
+        try {
+            ProgressLine line(method);
+            ModelQuantizer quantizer(method, *solver, executor_,
+                                     [&](const Progress& p) { line.quantizing(p, model.config.blocks); });
+            row.layers =
+                quantizer.run(model, calibration_, settings_.activations, output ? &*output : nullptr);
+        } catch (const std::runtime_error& error) {
+            row.status = error.what();
+            return row;
+        }
+        if (output) output->finish(model, rotation);
+        row.seconds = seconds_since(start);
+        row.perplexity = evaluate(method, model, settings_.activations);
+        return row;
+    }
+
+    /// Rotates as asked, and says how; null if not at all.
+    nlohmann::json rotate(llama::Model& model) const {
+        if (settings_.rotation == "none") return {};
+        const bool is_hadamard = settings_.rotation == "hadamard";
+        llama::rotate(model, is_hadamard ? llama::Rotations::hadamard(model.config, settings_.rotation_seed,
+                                                                      settings_.online_hadamard)
+                                         : llama::Rotations::read(settings_.rotation, model.config,
+                                                                  settings_.online_hadamard));
+        nlohmann::json json{{"kind", settings_.rotation}, {"online_hadamard", settings_.online_hadamard}};
+        if (is_hadamard) json["seed"] = settings_.rotation_seed;
+        return json;
+    }
+
+    std::optional<Checkpoint> open_output(const std::string& method, const llama::Config& config,
+                                          const nlohmann::json& rotation) const {
+        if (settings_.output.empty()) return {};
+        const auto& options = settings_.solve.options;
+        const residua::io::GPTQConfig format{
+            .bits = settings_.solve.grid.bits,
+            .group_size = options.group_size,
+            .desc_act = options.ordering == residua::Ordering::Activation && !options.static_groups &&
+                        options.group_size != residua::SolverOptions::per_channel,
+            .sym = settings_.solve.grid.symmetry != residua::Symmetry::None,
+            .version = settings_.format};
+        const bool is_only = settings_.methods.size() == 1;
+        return Checkpoint(is_only ? settings_.output : settings_.output / method, settings_.model, config,
+                          format, fingerprint(method, rotation), settings_.resume);
+    }
+
+    /// All that the codes depend on.
+    std::string fingerprint(const std::string& method, const nlohmann::json& rotation) const {
+        const SolveSettings& s = settings_.solve;
+        const auto quantizer = [](const std::optional<residua::ActivationQuantizer>& q) -> nlohmann::json {
+            if (!q) return nullptr;
+            return {q->bits, q->group_size, q->symmetry, q->clip_ratio};
+        };
+        std::uint64_t hash = 0xcbf29ce484222325u;  // FNV-1a
+        for (const auto& window : calibration_) {
+            for (const llama::Token token : window) hash = (hash ^ std::uint64_t(token)) * 0x100000001b3u;
+            hash = (hash ^ window.size()) * 0x100000001b3u;
+        }
+        nlohmann::json json{{"method", method},
+                            {"model", std::filesystem::weakly_canonical(settings_.model).string()},
+                            {"calibration", std::to_string(hash)},
+                            {"grid", {s.grid.bits, s.grid.symmetry, s.grid.clip.enabled, s.grid.scale_type}},
+                            {"group_size", s.options.group_size},
+                            {"block_size", s.options.block_size},
+                            {"order", s.options.ordering},
+                            {"static_groups", s.options.static_groups},
+                            {"damping", s.options.damping.initial},
+                            {"view", s.options.view},
+                            {"scales", s.options.scales},
+                            {"refine", s.options.refinement.rounds},
+                            {"inputs", quantizer(settings_.activations.inputs)},
+                            {"cache", quantizer(settings_.activations.cache)},
+                            {"rotation", rotation},
+                            {"device", settings_.device}};
+        if (s.alpha) json["alpha"] = *s.alpha;
+        if (s.beta) json["beta"] = *s.beta;
+        return json.dump();
+    }
+
+    double evaluate(const std::string& task, const llama::Model& model,
+                    const llama::ActivationSettings& activations) const {
+        ProgressLine line(task);
+        const llama::Runner runner(model.config, llama::longest(evaluation_), activations);
+        return llama::perplexity(runner, model, evaluation_, executor_,
+                                 [&](Index done) { line.evaluating(done, Index(evaluation_.size())); });
+    }
+
+    const Settings& settings_;
+    residua::Executor executor_;
+    llama::Windows calibration_, evaluation_;
+};
+
+nlohmann::json to_json(const Row& row) {
+    nlohmann::json layers = nlohmann::json::array();
+    for (const LayerRecord& layer : row.layers)
+        layers.push_back({{"name", layer.name},
+                          {"output_error", layer.output_error},
+                          {"objective", layer.objective},
+                          {"damping", layer.damping},
+                          {"seconds", layer.seconds}});
+    return {{"method", row.method},
+            {"status", row.status},
+            {"perplexity", std::isfinite(row.perplexity) ? nlohmann::json(row.perplexity) : nlohmann::json()},
+            {"seconds", row.seconds},
+            {"layers", layers}};
+}
+
+void print(const std::vector<Row>& rows, bool json) {
+    if (json) {
+        nlohmann::json table = nlohmann::json::array();
+        for (const Row& row : rows) table.push_back(to_json(row));
+        std::cout << table.dump(2) << '\n';
+        return;
+    }
+    const bool has_baseline = !rows.empty() && rows.front().method == full_precision_name;
+    std::printf("%-16s %12s %12s %10s  %s\n", "method", "perplexity", has_baseline ? "excess" : "", "seconds",
+                "status");
+    for (const Row& row : rows) {
+        std::printf("%-16s %12.4f ", row.method.c_str(), row.perplexity);
+        if (has_baseline) {
+            std::printf("%12.4f", row.perplexity - rows.front().perplexity);
+        } else {
+            std::printf("%12s", "");
+        }
+        std::printf(" %10.1f  %s\n", row.seconds, row.status.c_str());
+    }
+}
+
+void plot(const std::vector<Row>& rows, const Settings& settings) {
+    std::vector<Series> series;
+    std::vector<std::string> ticks;
+    for (const Row& row : rows) {
+        if (row.layers.empty()) continue;
+        Series& line = series.emplace_back(Series{row.method, {}});
+        for (const LayerRecord& layer : row.layers) line.values.push_back(layer.output_error);
+        ticks.clear();
+        for (std::size_t i = 0; i < row.layers.size(); i += llama::layer_names.size())
+            ticks.push_back("block " + std::to_string(i / llama::layer_names.size()));
+    }
+    write_line_chart(
+        settings.plot,
+        "Output error of each linear layer, " + std::to_string(settings.solve.grid.bits) + " bits",
+        "|Q x - W x_fp| / |W x_fp|", series, ticks, int(llama::layer_names.size()));
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+    Eigen::setNbThreads(1);  // windows and blocks run in parallel, not the products within them
+    CLI::App app("Quantizes a Llama-architecture language model and measures its perplexity.",
+                 "llama_quantize");
+    try {
+        const Settings settings = parse_settings(app, argc, argv);
+        const std::vector<Row> rows = Comparison(settings).run();
+        print(rows, settings.json);
+        if (!settings.plot.empty()) plot(rows, settings);
+        const bool failed =
+            std::any_of(rows.begin(), rows.end(), [](const Row& r) { return r.status != "success"; });
+        return failed ? 1 : 0;
+    } catch (const CLI::ParseError& error) {
+        return app.exit(error);
+    } catch (const std::exception& error) {
+        std::cerr << error.what() << '\n';
+        return 2;
+    }
+}

@@ -1,0 +1,31 @@
+#pragma once
+
+#include "../llama/rotation.hpp"
+#include "../support/solver_arguments.hpp"
+
+/// What the command line asks for.
+struct Settings {
+    std::filesystem::path model = RESIDUA_EXAMPLE_DATA_DIR "/tiny-llama";
+    std::filesystem::path calibration;  ///< empty: calibration.txt of the model
+    std::filesystem::path evaluation;   ///< empty: eval.txt of the model
+    std::filesystem::path output;       ///< empty: nothing is written
+    std::filesystem::path plot;
+    residua::Index window = 512;
+    residua::Index calibration_windows = 0;  ///< 0: all
+    residua::Index evaluation_windows = 0;
+    std::vector<std::string> methods{"gptq", "gptaq", "rescomp", "shifted"};
+    SolveSettings solve;
+    std::string rotation = "none";
+    std::uint64_t rotation_seed = 0;
+    bool online_hadamard = true;
+    llama::ActivationSettings activations;
+    residua::io::GPTQVersion format = residua::io::GPTQVersion::V2;
+    std::string device = "cpu";
+    int threads = 0;       ///< 0: as many as the machine has
+    bool baseline = true;  ///< measure the model as it is, too
+    bool resume = false;
+    bool json = false;
+};
+
+/// Throws CLI::ParseError for what is no option and std::invalid_argument for values that do not fit.
+Settings parse_settings(CLI::App& app, int argc, char** argv);

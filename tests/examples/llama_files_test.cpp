@@ -1,0 +1,134 @@
+/// What the Llama runner reads and refuses.
+
+#include <filesystem>
+#include <fstream>
+#include <llama/rotation.hpp>
+
+#include "catch.hpp"
+
+using namespace llama;
+namespace fs = std::filesystem;
+
+namespace {
+
+struct Folder {
+    fs::path path = fs::temp_directory_path() / ("residua_llama_files_" + std::to_string(::getpid()));
+    Folder() { fs::create_directories(path); }
+    ~Folder() { fs::remove_all(path); }
+    fs::path write(const char* name, const std::string& text) const {
+        std::ofstream(path / name, std::ios::binary) << text;
+        return path / name;
+    }
+};
+
+nlohmann::json llama_config() {
+    return {{"model_type", "llama"},  {"hidden_size", 64},        {"intermediate_size", 96},
+            {"num_hidden_layers", 2}, {"num_attention_heads", 4}, {"num_key_value_heads", 2},
+            {"vocab_size", 100},      {"rms_norm_eps", 1e-6},     {"rope_theta", 5e5}};
+}
+
+std::string message(const std::function<void()>& f) {
+    try {
+        f();
+    } catch (const std::exception& error) {
+        return error.what();
+    }
+    return "nothing thrown";
+}
+
+}  // namespace
+
+TEST_CASE("llama: both spellings of the rotary settings are read", "[llama]") {
+    auto json = llama_config();
+    CHECK(Config::from_json(json).rotary_base == 5e5);
+    CHECK_FALSE(Config::from_json(json).rotary_scaling);
+    CHECK(Config::from_json(json).head_size == 16);
+
+    const nlohmann::json scaling{{"rope_type", "llama3"},
+                                 {"factor", 32.0},
+                                 {"low_freq_factor", 1.0},
+                                 {"high_freq_factor", 4.0},
+                                 {"original_max_position_embeddings", 8192}};
+    json["rope_scaling"] = scaling;
+    CHECK(Config::from_json(json).rotary_scaling->factor == 32);
+    json.erase("rope_scaling");
+    json.erase("rope_theta");
+    json["rope_parameters"] = scaling;
+    json["rope_parameters"]["rope_theta"] = 1e6;
+    CHECK(Config::from_json(json).rotary_base == 1e6);
+    CHECK(Config::from_json(json).rotary_scaling->original_positions == 8192);
+}
+
+TEST_CASE("llama: a configuration that the runner does not follow is refused by name", "[llama]") {
+    const auto with = [](const char* name, const nlohmann::json& value) {
+        auto json = llama_config();
+        json[name] = value;
+        return message([&] { (void)Config::from_json(json); });
+    };
+    CHECK(with("model_type", "gpt2") ==
+          "residua: config.json: model_type is gpt2, expected llama, mistral or qwen2");
+    CHECK(with("hidden_act", "gelu") == "residua: config.json: hidden_act is gelu, expected silu");
+    CHECK(with("num_key_value_heads", 3) ==
+          "residua: config.json: num_key_value_heads is 3, expected a divisor of num_attention_heads");
+    CHECK(with("num_hidden_layers", -1) == "residua: config.json: a size is -1, expected 1 to 2^24");
+    CHECK(with("rope_scaling", {{"rope_type", "yarn"}}) ==
+          "residua: config.json: rope_type is yarn, expected default or llama3");
+    CHECK(with("quantization_config", {{"quant_method", "awq"}}) ==
+          "residua: config.json: quant_method is awq, expected gptq");
+}
+
+TEST_CASE("llama: windows are read from bytes, lines and tensors", "[llama]") {
+    const Folder folder;
+    const auto text = folder.write("text.txt", "abcdefgh\xff");
+    CHECK(read_windows(text, 256, 3, 0) == Windows{{'a', 'b', 'c'}, {'d', 'e', 'f'}, {'g', 'h', 255}});
+    CHECK(read_windows(text, 256, 4, 1) == Windows{{'a', 'b', 'c', 'd'}});
+
+    const auto lines = folder.write("ids.txt", "1 2 3\n\n 4,\t5\r\n");
+    CHECK(read_windows(lines, 1000, 512, 0) == Windows{{1, 2, 3}, {4, 5}});
+
+    const std::vector<Token> tokens{1, 2, 3, 4, 5, 6, 7};
+    residua::io::write_safetensors(folder.path / "flat.safetensors",
+                                   {residua::io::tensor_of("tokens", {7}, tokens)});
+    CHECK(read_windows(folder.path / "flat.safetensors", 1000, 3, 0) == Windows{{1, 2, 3}, {4, 5, 6}});
+    residua::io::write_safetensors(folder.path / "matrix.safetensors",
+                                   {residua::io::tensor_of("tokens", {1, 7}, tokens)});
+    CHECK(read_windows(folder.path / "matrix.safetensors", 1000, 3, 0) == Windows{tokens});
+}
+
+TEST_CASE("llama: windows that cannot be used are refused", "[llama]") {
+    const Folder folder;
+    const auto refusal = [&](const std::string& text, Index vocabulary) {
+        const auto path = folder.write("tokens.txt", text);
+        const std::string found = message([&] { (void)read_windows(path, vocabulary, 8, 0); });
+        const std::size_t name = found.find("tokens.txt");
+        REQUIRE(name != std::string::npos);
+        return found.substr(name);
+    };
+    CHECK(refusal("1 2 99\n", 99) == "tokens.txt: a token is 99, expected 0 to 98 (the vocabulary)");
+    CHECK(refusal("1 -2\n", 99) == "tokens.txt: a token is -2, expected 0 to 98 (the vocabulary)");
+    CHECK(refusal("1 2\n3 x4\n", 99) == "tokens.txt, line 2: a token is x4, expected a number");
+    CHECK(refusal("1\n", 99) == "tokens.txt: a window has tokens: 1, expected at least 2");
+    CHECK(refusal("", 99) == "tokens.txt: windows of 8 tokens: 0, expected at least 1");
+    CHECK(refusal("short", 256) == "tokens.txt: windows of 8 tokens: 0, expected at least 1");
+    CHECK_THROWS(read_windows(folder.path / "missing.txt", 256, 8, 0));
+}
+
+TEST_CASE("llama: a rotation from a file must be one", "[llama]") {
+    const Folder folder;
+    Config c;
+    c.hidden = 2;
+    c.head_size = 2;
+    c.blocks = 1;
+    const auto refusal = [&](const std::vector<float>& r1, const std::vector<float>& r2) {
+        residua::io::write_safetensors(folder.path / "r.safetensors",
+                                       {residua::io::tensor_of("R1", {2, 2}, r1),
+                                        residua::io::tensor_of("model.layers.0.self_attn.R2", {2, 2}, r2)});
+        return message([&] { (void)Rotations::read(folder.path / "r.safetensors", c); });
+    };
+    const std::vector<float> turn{0.6f, 0.8f, -0.8f, 0.6f}, stretch{2, 0, 0, 1}, broken{NAN, 0, 0, 1};
+    CHECK(refusal(turn, turn) == "nothing thrown");
+    CHECK(refusal(stretch, turn) ==
+          "residua: R1: |Q Q' - I| is 3, expected below 1e-3: an orthogonal matrix");
+    CHECK(refusal(turn, stretch).starts_with("residua: model.layers.0.self_attn.R2: |Q Q' - I| is 3"));
+    CHECK_FALSE(refusal(broken, turn) == "nothing thrown");
+}

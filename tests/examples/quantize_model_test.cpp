@@ -1,0 +1,124 @@
+/// The order of events in which llama_quantize calibrates and quantizes.
+
+#include <llama_quantize/quantize_model.hpp>
+
+#include "catch.hpp"
+#include "examples/random_llama.hpp"
+
+using namespace llama;
+
+namespace {
+
+/// Rounds weights to quarters and keeps what it was given.
+class RecordingSolver : public LayerSolver {
+  public:
+    struct Group {
+        Index features = 0;
+        std::vector<float> x, x_fp;
+        std::vector<Rows> weights;
+    };
+    std::vector<Group> groups;
+
+    void start(Index in_features) override { groups.push_back({.features = in_features}); }
+    void accumulate(residua::MatrixView<const float> x, residua::MatrixView<const float> x_fp) override {
+        Group& group = groups.back();
+        group.x.insert(group.x.end(), x.data, x.data + x.rows * x.cols);
+        if (x_fp.data) group.x_fp.insert(group.x_fp.end(), x_fp.data, x_fp.data + x_fp.rows * x_fp.cols);
+    }
+    SolvedLayer solve(const std::string&, residua::MatrixView<const float> w) override {
+        groups.back().weights.push_back(Eigen::Map<const Rows>(w.data, w.rows, w.cols));
+        SolvedLayer solved;
+        solved.layer = {.rows = w.rows, .cols = w.cols, .groups = 1, .grid = {.bits = 8}};
+        for (Index i = 0; i < w.rows * w.cols; ++i)
+            solved.layer.codes.push_back(
+                residua::Code(std::clamp(std::round(4 * w.data[i]) + 128, 0.0f, 255.0f)));
+        solved.layer.scales.assign(std::size_t(w.rows), 0.25f);
+        solved.layer.zeros.assign(std::size_t(w.rows), 128);
+        solved.layer.group_index.assign(std::size_t(w.cols), 0);
+        return solved;
+    }
+};
+
+/// Inputs of the linear layers at one point of one block, all windows, by a pass of its own.
+std::vector<float> inputs_at(const Model& model, const Windows& windows, Index block, Input at,
+                             const ActivationSettings& settings) {
+    const Runner runner(model.config, longest(windows), settings);
+    std::vector<float> values;
+    for (const auto& window : windows) {
+        Activations a = runner.embed(model, window);
+        for (Index i = 0; i < block; ++i) runner.run(model.blocks[std::size_t(i)], a);
+        runner.enter(model.blocks[std::size_t(block)], a);
+        for (const Input input : inputs) {
+            if (input == at) break;
+            runner.advance(input, model.blocks[std::size_t(block)], a);
+        }
+        values.insert(values.end(), a.input.data(), a.input.data() + a.input.size());
+    }
+    return values;
+}
+
+}  // namespace
+
+TEST_CASE("llama_quantize: layers are calibrated on what their quantized predecessors give", "[llama]") {
+    const std::string method = GENERATE("shifted", "gptq");
+    const Model original = random_model();
+    const Windows windows{{1, 2, 3, 4, 5, 6}, {7, 8, 9}, {30, 20, 10, 0}};
+    const ActivationSettings settings{.inputs = residua::ActivationQuantizer{.bits = 8}};
+    Model model = original;
+    RecordingSolver solver;
+    const residua::Executor executor(1);
+    std::vector<double> parts;
+    const auto records = ModelQuantizer(method, solver, executor, [&](const Progress& p) {
+                             parts.push_back(p.part);
+                         }).run(model, windows, settings, nullptr);
+
+    REQUIRE(solver.groups.size() == 8);  // q, k, v | o | gate, up | down, for two blocks
+    for (std::size_t i = 0; i < solver.groups.size(); ++i) {
+        const auto block = Index(i / inputs.size());
+        const Input at = inputs[i % inputs.size()];
+        CAPTURE(block, int(at));
+        // all layers before this point have their final weights
+        CHECK(solver.groups[i].x == inputs_at(model, windows, block, at, settings));
+        const bool has_reference = method == "shifted";
+        CHECK(solver.groups[i].x_fp ==
+              (has_reference ? inputs_at(original, windows, block, at, {}) : std::vector<float>()));
+        std::size_t next = 0;
+        for (const LayerName& layer : layer_names) {
+            if (layer.input != at) continue;
+            const Linear& before = original.blocks[std::size_t(block)].*layer.layer;
+            const Linear& after = model.blocks[std::size_t(block)].*layer.layer;
+            CHECK(solver.groups[i].weights.at(next++) == before.weight);
+            CHECK(after.weight == ((4 * before.weight.array()).round() / 4).matrix());
+            CHECK(after.bias == before.bias);
+        }
+    }
+    REQUIRE(records.size() == 14);
+    CHECK(records[9].name == "model.layers.1.self_attn.v_proj");
+    CHECK(std::is_sorted(parts.begin(), parts.end()));
+    CHECK(parts.back() == 1);
+    CHECK(model.embedding == original.embedding);
+    CHECK(model.head == original.head);
+}
+
+TEST_CASE("llama_quantize: the output error compares with the full-precision model", "[llama]") {
+    constexpr double tolerance = 1e-4;
+    const Model original = random_model();
+    const Windows windows{{1, 2, 3, 4, 5, 6}, {7, 8, 9}};
+    Model model = original;
+    RecordingSolver solver;
+    const residua::Executor executor(1);
+    const auto records = ModelQuantizer("shifted", solver, executor, {}).run(model, windows, {}, nullptr);
+    for (std::size_t i = 0; i < records.size(); ++i) {
+        const auto block = Index(i / layer_names.size());
+        const LayerName& layer = layer_names[i % layer_names.size()];
+        const Linear& q = model.blocks[std::size_t(block)].*layer.layer;
+        const Linear& w = original.blocks[std::size_t(block)].*layer.layer;
+        const auto x = inputs_at(model, windows, block, layer.input, {});
+        const auto x_fp = inputs_at(original, windows, block, layer.input, {});
+        const Index rows = Index(x.size()) / q.weight.cols();
+        const Rows found = q(Eigen::Map<const Rows>(x.data(), rows, q.weight.cols()));
+        const Rows wanted = w(Eigen::Map<const Rows>(x_fp.data(), rows, q.weight.cols()));
+        CHECK(records[i].output_error ==
+              Approx(double((found - wanted).norm() / wanted.norm())).epsilon(tolerance));
+    }
+}

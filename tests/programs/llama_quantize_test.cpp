@@ -1,0 +1,159 @@
+/// llama_quantize from outside: what it prints, writes, goes on with and refuses.
+
+#include <llama/perplexity.hpp>
+#include <nlohmann/json.hpp>
+
+#include "catch.hpp"
+#include "programs/program.hpp"
+
+using namespace residua;
+
+namespace {
+
+const std::string tiny = RESIDUA_EXAMPLE_DATA_DIR "/tiny-llama";
+
+/// Little enough to calibrate on for a program that is built without optimization.
+const std::string small = " --window 64 --calibration-windows 6 --eval-windows 3 ";
+
+Output llama_quantize(const Folder& folder, const std::string& arguments) {
+    return run_program(RESIDUA_LLAMA_QUANTIZE, folder, arguments);
+}
+
+std::vector<std::string> files_of(const std::string& folder) {
+    std::vector<std::string> names;
+    for (const auto& entry : fs::directory_iterator(folder)) names.push_back(entry.path().filename());
+    std::sort(names.begin(), names.end());
+    return names;
+}
+
+}  // namespace
+
+TEST_CASE("llama_quantize: every method is measured, the better ones are better", "[programs]") {
+    const Folder folder;
+    const Output result = llama_quantize(
+        folder, small + "--bits 3 --methods rtn,gptq,gptaq,rescomp,gptq+rescomp,shifted --json --plot " +
+                    (folder / "errors.svg"));
+    INFO(result.err);
+    REQUIRE(result.code == 0);
+    const auto rows = nlohmann::json::parse(result.out);
+    REQUIRE(rows.size() == 7);
+    std::map<std::string, double> perplexity;
+    for (const auto& row : rows) {
+        CHECK(row["status"] == "success");
+        CHECK(row["seconds"].is_number());
+        perplexity[row["method"]] = row["perplexity"];
+        if (row["method"] != "full precision") CHECK(row["layers"].size() == 42);
+    }
+    CHECK(perplexity["full precision"] < perplexity["shifted"]);
+    CHECK(perplexity["shifted"] < perplexity["rtn"]);
+    CHECK(perplexity["gptq"] < perplexity["rtn"]);
+
+    const std::string svg = content(folder / "errors.svg");
+    std::size_t lines = 0;
+    for (std::size_t at = 0; (at = svg.find("<polyline", at)) != std::string::npos; ++at) ++lines;
+    CHECK(lines == 6);
+    CHECK(contains(svg, ">shifted</text>"));
+}
+
+TEST_CASE("llama_quantize: the output is the model that was measured", "[programs]") {
+    const Folder folder;
+    const auto [rotation, format] = GENERATE(std::pair("none", "gptq-v1"), std::pair("hadamard", "gptq-v2"));
+    const bool is_rotated = std::string(rotation) != "none";
+    const std::string output = folder / "model";
+    const Output made = llama_quantize(
+        folder, small + "--method gptq --bits 4 --symmetric full --order activation --rotate " + rotation +
+                    " --format " + format + " --json --output " + output);
+    INFO(made.err);
+    REQUIRE(made.code == 0);
+    const Output read =
+        llama_quantize(folder, small + "--method none --json --model " + output + " --calibration " + tiny +
+                                   "/calibration.txt --eval " + tiny + "/eval.txt");
+    INFO(read.err);
+    REQUIRE(read.code == 0);
+    const double measured = nlohmann::json::parse(made.out)[1]["perplexity"];
+    CHECK(nlohmann::json::parse(read.out)[0]["perplexity"].get<double>() == Approx(measured).epsilon(1e-5));
+
+    const auto config = nlohmann::json::parse(content(output + "/config.json"));
+    CHECK(config["quantization_config"]["checkpoint_format"] ==
+          (std::string(format) == "gptq-v1" ? "gptq" : "gptq_v2"));
+    CHECK(config["quantization_config"]["desc_act"] == true);
+    CHECK(config["quantization_config"]["bits"] == 4);
+    CHECK(config.contains("residua_rotation") == is_rotated);
+    const io::SafetensorsCheckpoint checkpoint(output);
+    CHECK(checkpoint.info("model.layers.5.mlp.down_proj.qweight").shape == std::vector<Index>{96, 256});
+    CHECK(checkpoint.info("model.embed_tokens.weight").dtype ==
+          (is_rotated ? io::DType::F32 : io::DType::BF16));
+    CHECK_FALSE(checkpoint.contains("model.layers.0.mlp.down_proj.weight"));
+}
+
+TEST_CASE("llama_quantize: a killed run goes on to the same bytes", "[programs]") {
+    const Folder folder;
+    const std::string whole = folder / "whole", killed = folder / "killed";
+    const std::string arguments = small + "--method shifted --bits 2 --symmetric none --output ";
+    REQUIRE(llama_quantize(folder, arguments + whole).code == 0);
+    REQUIRE(files_of(whole).size() == 10);  // 6 blocks, the rest, index, config, quantize_config
+
+    // what a run leaves that was killed in the third block
+    fs::create_directories(killed);
+    for (const std::string name : {"model-00001-of-00007.safetensors", "model-00002-of-00007.safetensors"})
+        fs::copy_file(whole + "/" + name, killed + "/" + name);
+
+    const Output refused = llama_quantize(folder, arguments + killed);
+    CHECK(refused.code == 2);
+    CHECK(contains(refused.err, "exists, expected --resume, or another folder"));
+
+    const Output other = llama_quantize(folder, arguments + killed + " --resume --damping 0.1");
+    CHECK(other.code == 2);
+    CHECK(contains(other.err, "was made with"));
+
+    REQUIRE(llama_quantize(folder, arguments + killed + " --resume").code == 0);
+    CHECK(files_of(killed) == files_of(whole));
+    for (const std::string& name : files_of(whole)) {
+        INFO(name);
+        CHECK(content(killed + "/" + name) == content(whole + "/" + name));
+    }
+}
+
+TEST_CASE("llama_quantize: what cannot be done is refused with the reason", "[programs]") {
+    const Folder folder;
+    const auto refusal = [&](const std::string& arguments) {
+        const Output result = llama_quantize(folder, small + arguments);
+        CHECK(result.code != 0);
+        CHECK(result.out.empty());
+        return result.err;
+    };
+    CHECK(contains(refusal("--model " + (folder / "nowhere")), "nowhere"));
+    CHECK(contains(refusal("--calibration " + (folder / "nothing.txt")), "nothing.txt"));
+    CHECK(contains(refusal("--bits 9"), "IntegerGrid: bits is 9, expected 2 to 8"));
+    CHECK(contains(refusal("--bits 5 --method gptq --output " + (folder / "five")), "bits is 5"));
+    CHECK(contains(refusal("--method best"), "best"));
+    CHECK(contains(refusal("--activation-bits 1"), "--activation-bits is 1, expected 2 to 8, or 16"));
+    CHECK(contains(refusal("--resume"), "--resume: --output is missing"));
+    CHECK(contains(refusal("--output " + (folder / "o") + " --scale-type f32"), "--scale-type is"));
+    CHECK(contains(refusal("--rotate " + (folder / "r.safetensors")), "r.safetensors"));
+    CHECK_FALSE(fs::exists(folder / "five"));
+}
+
+TEST_CASE("llama_quantize: a layer that cannot be solved is reported, the others are not lost",
+          "[programs]") {
+    const Folder folder;
+    const std::string broken = folder / "broken";
+    fs::create_directories(broken);
+    for (const char* name : {"config.json", "calibration.txt", "eval.txt"})
+        fs::copy_file(tiny + "/" + name, broken + "/" + name);
+    const io::SafetensorsFile source(tiny + "/model.safetensors");
+    std::vector<float> bad = source.read<float>("model.layers.1.mlp.up_proj.weight");
+    bad[5] = std::numeric_limits<float>::quiet_NaN();
+    auto tensors = source.tensors();
+    for (auto& tensor : tensors)
+        if (tensor.name == "model.layers.1.mlp.up_proj.weight")
+            tensor = io::tensor_of(tensor.name, tensor.shape, bad);
+    io::write_safetensors(broken + "/model.safetensors", tensors);
+
+    const Output result = llama_quantize(folder, small + "--methods gptq,rtn --json --model " + broken);
+    CHECK(result.code == 1);
+    const auto rows = nlohmann::json::parse(result.out);
+    REQUIRE(rows.size() == 3);
+    CHECK(contains(rows[1]["status"], "model.layers.1.mlp.up_proj: non-finite weights"));
+    CHECK(rows[1]["perplexity"].is_null());
+}
