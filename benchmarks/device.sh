@@ -1,38 +1,56 @@
 #!/bin/sh
 # Builds, checks and times the CUDA backend in one go, for a machine with a GPU.
 #
-#   benchmarks/device.sh [build] [test] [sanitize] [ceilings] [table] [extra] [large] [profile]
+#   benchmarks/device.sh [build] [test] [sanitize] [check] [table] [large] [model] [profile]
 #
-# Without a step: all but profile.
+# Without a step: build, check (test and sanitize side by side), table, large, model.
 #
-# DEPENDENCIES names folders with Eigen, Catch2 and nlohmann_json; ARCH the architecture; OUT a folder for logs.
+# DEPENDENCIES names folders with Eigen, Catch2, nlohmann_json and Google Benchmark (its library in lib);
+# ARCH the architecture; OUT a folder for logs.
 set -u
 cd "$(dirname "$0")/.."
 out=${OUT:-build/device}
 work=${WORK:-build/device}
 arch=${ARCH:-90}
 mkdir -p "$out" "$work"
-flags="-std=c++20 --expt-relaxed-constexpr -arch=sm_$arch -O2 ${OVERLAY:+-I$OVERLAY} -Iinclude -Itests -Iexamples"
-for folder in ${DEPENDENCIES:-/usr/include/eigen3}; do flags="$flags -isystem $folder"; done
+flags="-std=c++20 --expt-relaxed-constexpr -arch=sm_$arch -O1 -Iinclude -Itests -Iexamples"
+libraries=
+for folder in ${DEPENDENCIES:-/usr/include/eigen3}; do
+    flags="$flags -isystem $folder"
+    [ ! -d "$folder/lib" ] || libraries="$libraries -L$folder/lib -Xlinker -rpath=$PWD/$folder/lib"
+done
+libraries="$libraries -lcublas -lcusolver"
 flags="$flags -DRESIDUA_TEST_DATA_DIR=\"$PWD/tests/data\" -DRESIDUA_EXAMPLE_DATA_DIR=\"$PWD/examples/data\""
 
+benchmarks="solve accumulate refine hadamard"
+
 build() {
-    for source in tests/main.cpp ${SOURCES:-tests/cuda/*.cu} benchmarks/layers.cu; do
-        object=$work/$(basename "$source").o
-        (nvcc $flags -c "$source" -o "$object" >"$object.log" 2>&1 || echo "FAILED $source") &
+    for source in tests/main.cpp ${SOURCES:-tests/cuda/*.cu} $(printf 'benchmarks/%s.cu ' $benchmarks) \
+        examples/llama_quantize/*.cpp examples/llama_quantize/*.cu; do
+        case $source in benchmarks/*) prefix=bench_ ;; examples/*) prefix=model_ ;; *) prefix=test_ ;; esac
+        extra=
+        [ $prefix != model_ ] || extra="-DRESIDUA_EXAMPLE_CUDA -Xcompiler=-O3,-march=native,-fopenmp"
+        object=$work/$prefix$(basename "$source").o
+        (nvcc $flags $extra -c "$source" -o "$object" >"$object.log" 2>&1 || echo "FAILED $source") &
     done
     wait
     cat "$work"/*.log | grep -E "error|FAILED" | head -20
-    nvcc -arch=sm_$arch "$work"/layers.cu.o -o "$work/layers" -lcublas -lcusolver
-    rm -f "$work/layers.cu.o"
+    nvcc -arch=sm_$arch "$work"/model_*.o -o "$work/llama_quantize" $libraries -Xcompiler=-fopenmp 2>&1 | tail -3
+    for name in $benchmarks; do
+        nvcc -arch=sm_$arch "$work/bench_$name.cu.o" -o "$work/$name" $libraries -lbenchmark 2>&1 | tail -3
+    done
     catch=$(find /usr /opt -name 'libCatch2.a' 2>/dev/null | head -1)  # version 3; 2 has no library
-    nvcc -arch=sm_$arch "$work"/*.o $catch -o "$work/tests" -lcublas -lcusolver 2>&1 | tail -5
+    nvcc -arch=sm_$arch "$work"/test_*.o $catch -o "$work/tests" $libraries 2>&1 | tail -5
 }
 
-check() {
-    for tag in golden reference invariants report trouble consume backend parity moments accumulation "cuda]~[parity]~[accumulation"; do
-        log="$out/tests_$(echo "$tag" | cut -c1-6).log"
-        (timeout ${TEST_SECONDS:-150} "$work/tests" "[$tag]" >"$log" 2>&1; echo "[$tag] exit $?: $(tail -2 "$log" | tr '\n' ' ')") &
+run_tests() {
+    tags="golden reference invariants report trouble consume backend parity moments accumulation refine"
+    for tag in $tags others; do
+        filter="[$tag]"
+        [ $tag != others ] || filter=$(printf '~[%s]' $tags)
+        log="$out/tests_$tag.log"
+        (timeout ${TEST_SECONDS:-200} "$work/tests" "$filter" >"$log" 2>&1
+         echo "[$tag] exit $?: $(tail -2 "$log" | tr '\n' ' ')") &
     done
     wait
     cat "$out"/tests_*.log | grep -E -A12 "FAILED:|unexpected exception" | tail -40
@@ -40,57 +58,72 @@ check() {
 
 sanitize() {
     for tool in memcheck racecheck initcheck; do
-        echo "== $tool"
-        timeout 150 compute-sanitizer --tool $tool --error-exitcode 9 "$work/tests" "[sanitize]" >"$out/$tool.log" 2>&1
-        echo "exit $?"
-        grep -E "ERROR SUMMARY|RACECHECK SUMMARY|=========.*(Invalid|hazard|Uninit)" "$out/$tool.log" | sort | uniq -c | head -8
+        log="$out/$tool.log"
+        (timeout ${TEST_SECONDS:-200} compute-sanitizer --tool $tool --error-exitcode 9 "$work/tests" "[sanitize]" \
+            >"$log" 2>&1
+         echo "$tool exit $?: $(grep -E "ERROR SUMMARY|RACECHECK SUMMARY|assertions" "$log" | tr '\n' ' ')"
+         grep -E "=========.*(Invalid|hazard|Uninit)" "$log" | sort | uniq -c | head -8) &
     done
+    wait
+}
+
+check() {
+    run_tests &
+    sanitize
+    wait
+}
+
+# Rows of Google Benchmark without what they have in common; whole as JSON in $out.
+rows() {
+    program=$1
+    log=$out/$2
+    shift 2
+    "$work/$program" "$@" --benchmark_out="$log.json" --benchmark_out_format=json 2>"$log.err" |
+        sed -e 's,/manual_time, ,; s,/iterations:[0-9]*,,; s,/bits:4,,' | tr -s ' -'
 }
 
 table() {
-    for n in 4096 14336; do "$work/layers" accumulate $n; done
-    for shape in "4096 4096" "14336 4096" "4096 14336"; do
-        for rule in gptq gptaq rescomp shifted; do "$work/layers" solve $rule $shape reps=5; done
+    rows accumulate accumulate
+    rows solve solve --benchmark_filter='-in:53248'
+    rows refine refine
+    rows hadamard hadamard --benchmark_filter='n:(4096|11008|14336)' --benchmark_min_time=0.1
+}
+
+# The shipped language model, solved on the CPU and on the GPU.
+model() {
+    for device in cpu cuda; do
+        "$work/llama_quantize" --bits 3 --eval-windows 64 --methods gptq,gptaq,rescomp,shifted --refine 2 \
+            --device $device 2>"$out/model_$device.err" || tail -3 "$out/model_$device.err"
     done
 }
 
-extra() {
-    "$work/layers" solve gptq 4096 4096 clip
-    "$work/layers" solve gptq 4096 4096 act
-    for rule in gptq gptaq shifted; do
-        "$work/layers" solve $rule 4096 4096 objective reps=1
-        "$work/layers" solve $rule 4096 4096 objective reps=1 tf32
-        "$work/layers" solve $rule 4096 14336 reps=3 tf32
-    done
-}
-
-large() {
-    for rule in gptaq shifted; do "$work/layers" solve $rule 16384 53248 reps=1 tokens=4096; done
-}
+large() { rows solve large --benchmark_filter='in:53248'; }
 
 profile() {
-    for rule in ${PROFILE:-gptq gptaq}; do
-        ncu --clock-control none --metrics gpu__time_duration.sum --csv "$work/layers" solve $rule 4096 4096 reps=1 \
-            tokens=4096 >"$out/$rule.csv" 2>"$out/$rule.err"
+    for rule in ${PROFILE:-GPTQ GPTAQ}; do
+        ncu --clock-control none --metrics gpu__time_duration.sum --csv "$work/solve" \
+            --benchmark_filter="solve<$rule>/out:4096/in:4096/bits:4/clip:0" >"$out/$rule.csv" 2>"$out/$rule.err"
         python3 benchmarks/kernel_times.py "$out/$rule.csv"
     done
     ncu --clock-control none --set full --import-source no -k regex:sweep_kernel -s 40 -c 1 -f -o "$work/sweep" \
-        "$work/layers" solve gptq 4096 4096 reps=1 tokens=4096 >/dev/null 2>&1
+        "$work/solve" --benchmark_filter='solve<GPTQ>/out:4096/in:4096/bits:4/clip:0' >/dev/null 2>&1
     ncu -i "$work/sweep.ncu-rep" --page source --csv >"$out/sweep_source.csv"
     ncu -i "$work/sweep.ncu-rep" --page details >"$out/sweep_details.txt"
 }
 
-[ $# -gt 0 ] || set -- build test sanitize ceilings table extra large
+[ $# -gt 0 ] || set -- build check table large model
 for step in "$@"; do
+    started=$(date +%s)
     case $step in
         build) build ;;
-        test) check ;;
+        test) run_tests ;;
         sanitize) sanitize ;;
-        ceilings) "$work/layers" ceilings ;;
+        check) check ;;
         table) table ;;
-        extra) extra ;;
         large) large ;;
+        model) model ;;
         profile) profile ;;
+        *) echo "unknown step $step" >&2; exit 2 ;;
     esac
-    echo "-- $step: $(date +%T)"
+    echo "-- $step: $(($(date +%s) - started)) s"
 done

@@ -1,16 +1,18 @@
 /// H = R R' needs n^3/3 operations, the projection of GPTAQ and ResComp 2/3 n^3, the shared shift 2 n^3.
 
-#include "support.hpp"
+#include "measure.hpp"
 
 namespace {
 
 using namespace bench;
 
+double cube(Index n) { return double(n) * double(n * n); }
+
 void factorize(benchmark::State& state) {
     const Index n = state.range(0);
     const auto moments = random_moments(n);
     const FactorizationKey key{SolverOptions{}};
-    measure(state, double(n) * double(n * n) / 3, [&] {
+    measure(state, {.factorizations = 1, .n = n}, [&] {
         const Factorization<Scalar, Device> f(backend(), moments.gram(), moments.cross(), key);
         benchmark::DoNotOptimize(f.factor().data);
     });
@@ -20,7 +22,7 @@ void projection(benchmark::State& state) {
     const Index n = state.range(0);
     const auto moments = random_moments(n);
     const FactorizationKey key{SolverOptions{}};
-    measure(state, double(n) * double(n * n), [&] {
+    measure(state, {.solves = 2.0 / 3 * cube(n), .factorizations = 1, .n = n}, [&] {
         const Factorization<Scalar, Device> f(backend(), moments.gram(), moments.cross(), key);
         benchmark::DoNotOptimize(f.projection().data);
     });
@@ -30,7 +32,7 @@ void shift(benchmark::State& state) {
     const Index n = state.range(0);
     const auto moments = random_moments(n);
     const FactorizationKey key{SolverOptions{}};
-    measure(state, (1.0 / 3 + 2) * double(n) * double(n * n), [&] {
+    measure(state, {.solves = 2 * cube(n), .factorizations = 1, .n = n}, [&] {
         const Factorization<Scalar, Device> f(backend(), moments.gram(), moments.cross(), key);
         benchmark::DoNotOptimize(f.shift().data);
     });

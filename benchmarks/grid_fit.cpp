@@ -1,6 +1,6 @@
 /// Fits of groups of 128 weights, one comparison a weight, or 80 roundings a weight with the clip search.
 
-#include "support.hpp"
+#include "measure.hpp"
 
 namespace {
 
@@ -20,7 +20,7 @@ void grid_fit(benchmark::State& state) {
     auto zeros = backend().workspace<Scalar>(groups.count, m);
     auto flag = backend().allocate<Code>(1, 1);
     backend().load_columns(MatrixView<const Scalar>(w.data(), m, n), order, columns.view(), flag.view().data);
-    measure(state, double(m * n) * grid.clip.candidates(), [&] {
+    measure(state, {.products = double(m * n) * grid.clip.candidates()}, [&] {
         backend().fit(grid, std::as_const(columns).view(), groups.members, scales.view(), zeros.view());
     });
 }

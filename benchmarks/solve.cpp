@@ -1,54 +1,94 @@
-/// Whole solves: damping, factorization, target, grid fits, sweep and codes, groups of 128.
+/// Whole solves: damping, factorization, target, grid fits, sweep and codes, groups of 128, beside the
+/// ceilings of the same run.
 ///
 /// Operations needed: GPTQ n^3/3 + m n^2, GPTAQ and ResComp n^3 + 2 m n^2, shifted target n^3/3 + m n^2 and
 /// the lesser of 4 m n^2 and 2 n^3 + 2 m n^2.
 
-#include "support.hpp"
+#include "measure.hpp"
 
 namespace {
 
 using namespace bench;
 
 template <class M>
-double operations(double m, double n) {
-    const double factor = n * n * n / 3;
-    const double recurrence = m * n * n;
-    switch (M::target) {
-        case Target::Forwarded:
-            return 3 * factor + 2 * recurrence;
-        case Target::Shifted:
-            return factor + recurrence + std::min(4 * m * n * n, 2 * n * n * n + 2 * m * n * n);
-        case Target::Original:
-            break;
+Operations operations(double m, Index in_features) {
+    const double n = double(in_features);
+    Operations needed = {.products = m * n * n, .factorizations = 1, .n = in_features};
+    if (M::target == Target::Forwarded) {
+        needed.products += m * n * n;
+        needed.solves = 2 * n * n * n / 3;  // P = triu(D R^-T, strict) R^-1
     }
-    return factor + recurrence;
+    if (M::target == Target::Shifted) {
+        needed.products += 2 * m * n * n;
+        needed.solves = 2 * std::min(m, n) * n * n;  // W D H^-1 from the cheaper side
+    }
+    return needed;
+}
+
+template <class M>
+void solve_on(Device& device, benchmark::State& state) {
+    const Index m = state.range(0);
+    const Index n = state.range(1);
+    const auto moments = random_moments(device, n, M::target != Target::Original);
+    const auto w = random_on<Input>(device, m, n, 0, 3);
+    const IntegerGrid grid{.bits = int(state.range(2)), .clip = {.enabled = state.range(3) != 0}};
+    SolverOptions options;
+    options.report_objective = false;
+    measure(
+        state, operations<M>(double(m), n),
+        [&] {
+            moments.forget_factorization();
+            const auto q = Solver<M, Scalar, Device>(moments, options).quantize(w.view(), grid);
+            if (!q) state.SkipWithError(to_string(q.report.status).data());
+        },
+        device);
+}
+
+void product(benchmark::State& state) {
+    const double n = double(state.range(0));
+    for (auto _ : state) state.SetIterationTime(2 * n * n * n / product_rate<Scalar>());
+    state.counters[rate_name] = product_rate<Scalar>() / rate_unit;
+}
+
+void cholesky(benchmark::State& state) {
+    const double n = double(state.range(0));
+    const double seconds = factor_ceilings(state.range(0)).cholesky_seconds;
+    for (auto _ : state) state.SetIterationTime(seconds);
+    state.counters[rate_name] = n * n * n / 3 / seconds / rate_unit;
+}
+
+void triangular_solve(benchmark::State& state) {
+    const double n = double(state.range(0));
+    const double rate = factor_ceilings(state.range(0)).solve_rate;
+    for (auto _ : state) state.SetIterationTime(n * n * n / rate);
+    state.counters[rate_name] = rate / rate_unit;
+}
+
+void ceiling_sizes(benchmark::internal::Benchmark* b) {
+    b->Arg(4096)->Iterations(1)->UseManualTime()->Unit(benchmark::kMillisecond);
+}
+
+BENCHMARK(product)->Apply(ceiling_sizes);
+BENCHMARK(cholesky)->Apply(ceiling_sizes);
+BENCHMARK(triangular_solve)->Apply(ceiling_sizes);
+
+void sizes(benchmark::internal::Benchmark* b) {
+    b->ArgNames({"out", "in", "bits", "clip"})->UseManualTime()->Unit(benchmark::kMillisecond);
+#ifdef __CUDACC__
+    for (const auto& [m, n] : {std::pair{4096, 4096}, {14336, 4096}, {4096, 14336}}) b->Args({m, n, 4, 0});
+    b->Args({4096, 4096, 4, 1})->Iterations(7);
+#else
+    for (const int bits : {2, 3, 4}) {
+        for (const auto& [m, n] : {std::pair{1024, 1024}, {4096, 4096}, {4096, 11008}, {11008, 4096}})
+            b->Args({m, n, bits, 0});
+    }
+    b->Args({2048, 2048, 4, 0})->Args({8192, 8192, 4, 0})->Args({4096, 4096, 4, 1});
+#endif
 }
 
 template <class M>
 void solve(benchmark::State& state) {
-    const Index m = state.range(0);
-    const Index n = state.range(1);
-    const auto moments = random_moments(n);
-    const auto w = upload(random_matrix(m, n, 0, 3), m, n);
-    const IntegerGrid grid{.bits = int(state.range(2)), .clip = {.enabled = state.range(3) != 0}};
-    SolverOptions options;
-    options.report_objective = false;
-    measure(state, operations<M>(double(m), double(n)), [&] {
-        moments.forget_factorization();
-        const auto q = Solver<M, Scalar, Device>(moments, options).quantize(w.view(), grid);
-        if (!q) state.SkipWithError(to_string(q.report.status).data());
-    });
-}
-
-void sizes(benchmark::internal::Benchmark* b) {
-    b->ArgNames({"out", "in", "bits", "clip"});
-    for (const int bits : {2, 3, 4}) {
-        for (const auto& [m, n] : {std::pair{1024, 1024}, {4096, 4096}, {4096, 11008}, {11008, 4096}}) {
-            b->Args({m, n, bits, 0});
-        }
-    }
-    b->Args({2048, 2048, 4, 0})->Args({8192, 8192, 4, 0})->Args({4096, 4096, 4, 1});
-    b->UseManualTime()->Unit(benchmark::kMillisecond);
+    solve_on<M>(backend(), state);
 }
 
 BENCHMARK_TEMPLATE(solve, GPTQ)->Apply(sizes);

@@ -6,8 +6,8 @@
 #endif
 
 #include <algorithm>
+#include <cstdint>
 #include <fstream>
-#include <random>
 #include <string>
 #include <utility>
 #include <vector>
@@ -19,116 +19,105 @@
 #include <residua/residua.hpp>
 #endif
 
-/// What every benchmark prints beside its time: GFLOP/s of the operations that the algorithm needs, their
-/// share of the matrix product's rate in this run, and peak memory. The same sources serve the CPU and CUDA
-/// backends.
+/// What every benchmark is made of. The same sources serve the CPU and CUDA backends.
 namespace bench {
 
 using namespace residua;
 
+using Scalar = float;
 #ifdef __CUDACC__
 using Device = CudaBackend;
+using Input = bfloat16;  ///< of weights and activations, which are where the backend computes
+inline constexpr const char* rate_name = "TFLOP/s";
+inline constexpr double rate_unit = 1e12;
 #else
 using Device = EigenBackend;
+using Input = float;
+inline constexpr const char* rate_name = "GFLOP/s";
+inline constexpr double rate_unit = 1e9;
 #endif
-using Scalar = float;
 
 inline Device& backend() {
     static Device instance;
     return instance;
 }
 
-/// FLOP/s of a large product on this backend, the best of five.
-inline double gemm_peak() {
-    static const double peak = [] {
-        constexpr Index n = 3072;
-        std::mt19937 random(1);
-        std::uniform_real_distribution<Scalar> uniform(-1, 1);
-        std::vector<Scalar> values(std::size_t(n * n));
-        for (Scalar& v : values) v = uniform(random);
-        auto a = backend().workspace<Scalar>(n, n);
-        auto x = backend().workspace<Scalar>(n, n);
-        auto c = backend().workspace<Scalar>(n, n);
-        backend().write(values, a.view());
-        backend().write(values, x.view());
-        double best = 1e30;
-        for (int i = 0; i < 5; ++i) {
-            const auto start = backend().timestamp();
-            backend().multiply(Scalar(1), Transpose::No, std::as_const(a).view(), std::as_const(x).view(),
-                               Scalar(0), c.view());
-            best = std::min(best, backend().seconds(start, backend().timestamp()));
-        }
-        return 2.0 * n * n * n / best;
-    }();
-    return peak;
-}
-
-/// Peak resident memory of the process in MiB since reset_peak_memory(); 0 where /proc does not tell.
-inline double peak_memory() {
+/// Peak memory in MiB since reset_peak_memory(): what the backend holds on the device, or the whole process
+/// (0 where /proc does not tell).
+inline double peak_memory(Device& device = backend()) {
+#ifdef __CUDACC__
+    return double(device.memory().peak_bytes()) / (1 << 20);
+#else
+    (void)device;
     std::ifstream status("/proc/self/status");
     for (std::string line; std::getline(status, line);) {
         if (line.starts_with("VmHWM:")) return std::stod(line.substr(6)) / 1024;
     }
     return 0;
+#endif
 }
-inline void reset_peak_memory() {
+inline void reset_peak_memory(Device& device = backend()) {
+#ifdef __CUDACC__
+    device.memory().reset_peak();
+#else
+    (void)device;
 #ifdef __GLIBC__
     malloc_trim(0);  // what was freed before is not this measurement's
 #endif
     std::ofstream("/proc/self/clear_refs") << 5;
+#endif
 }
 
-/// Host values with the given spread around a random state that carries over from one column to the next, as
+/// Host values in [-1, 1) around a random state that carries over from one column to the next, as
 /// neighbouring activations are correlated in real layers.
-inline std::vector<Scalar> random_matrix(Index rows, Index cols, Scalar carry, unsigned seed) {
-    std::mt19937 random(seed);
-    std::uniform_real_distribution<Scalar> uniform(-1, 1);
-    std::vector<Scalar> values(std::size_t(rows * cols));
+template <class T = Scalar>
+std::vector<T> random_matrix(Index rows, Index cols, Scalar carry, std::uint64_t seed) {
+    std::vector<T> values(std::size_t(rows * cols));
+    std::uint64_t random = seed * 0x9e3779b97f4a7c15u + 1;
     Scalar state = 0;
-    for (Scalar& v : values) v = state = carry * state + uniform(random);
+    for (T& v : values) {
+        random ^= random << 13;
+        random ^= random >> 7;
+        random ^= random << 17;
+        state = carry * state + Scalar(std::int64_t(random)) * Scalar(0x1p-63);
+        v = T(state);
+    }
     return values;
 }
 
-/// Values where the backend computes.
-inline auto upload(const std::vector<Scalar>& values, Index rows, Index cols) {
-    auto matrix = backend().allocate<Scalar>(rows, cols);
-    backend().write(values, matrix.view());
+/// Random values where the backend computes. Every few thousand rows they repeat.
+template <class T>
+auto random_on(Device& device, Index rows, Index cols, Scalar carry, std::uint64_t seed) {
+    auto matrix = device.template allocate<T>(rows, cols);
+    const Index most = std::min(rows, std::max<Index>(256, (Index(1) << 25) / cols));
+    const std::vector<T> values = random_matrix<T>(most, cols, carry, seed);
+    for (Index r = 0; r < rows; r += most) {
+        if (rows - r >= most) {
+            device.write(values, matrix.view().row_range(r, most));
+        } else {
+            const std::vector<T> rest(values.begin(), values.begin() + (rows - r) * cols);
+            device.write(rest, matrix.view().row_range(r, rows - r));
+        }
+    }
     return matrix;
 }
 
 /// Moments of 2048 correlated tokens whose reference inputs deviate by a tenth.
-inline Moments<Scalar, Device> random_moments(Index n) {
+inline Moments<Scalar, Device> random_moments(Device& device, Index n, bool reference = true) {
     constexpr Index tokens = 2048;
-    const std::vector<Scalar> x = random_matrix(tokens, n, Scalar(0.8), 1);
-    std::vector<Scalar> x_fp = random_matrix(tokens, n, Scalar(0.8), 2);
-    for (std::size_t i = 0; i < x.size(); ++i) x_fp[i] = x[i] + Scalar(0.1) * x_fp[i];
-    Moments<Scalar, Device> moments(backend(), n);
-    moments.accumulate(MatrixView<const Scalar>(x.data(), tokens, n),
-                       MatrixView<const Scalar>(x_fp.data(), tokens, n));
+    const std::vector<Input> x = random_matrix<Input>(tokens, n, Scalar(0.8), 1);
+    const MatrixView<const Input> x_view(x.data(), tokens, n);
+    Moments<Scalar, Device> moments(device, n);
+    if (!reference) {
+        moments.accumulate(x_view);
+        return moments;
+    }
+    std::vector<Input> x_fp = random_matrix<Input>(tokens, n, Scalar(0.8), 2);
+    for (std::size_t i = 0; i < x.size(); ++i) x_fp[i] = Input(float(x[i]) + 0.1f * float(x_fp[i]));
+    moments.accumulate(x_view, MatrixView<const Input>(x_fp.data(), tokens, n));
     return moments;
 }
-
-/// Runs `work` once per iteration by the backend's own clock, which waits for the work to be done.
-template <class Work>
-void measure(benchmark::State& state, double operations, Work work) {
-    gemm_peak();
-#ifdef __CUDACC__
-    work();  // kernels are loaded when they are first launched
-#endif
-    reset_peak_memory();
-    double seconds = 0;
-    for (auto _ : state) {
-        const auto start = backend().timestamp();
-        work();
-        const double elapsed = backend().seconds(start, backend().timestamp());
-        state.SetIterationTime(elapsed);
-        seconds += elapsed;
-    }
-    const double rate = operations * double(state.iterations()) / seconds;
-    state.counters["GFLOP/s"] = rate / 1e9;
-    state.counters["of_gemm"] = rate / gemm_peak();
-    state.counters["peak_MiB"] = peak_memory();
-}
+inline Moments<Scalar, Device> random_moments(Index n) { return random_moments(backend(), n); }
 
 }  // namespace bench
 

@@ -1,7 +1,7 @@
 /// The recurrence alone, on a factorization that is there: m n^2 operations, 2 m n^2 where the target is
 /// forwarded.
 
-#include "support.hpp"
+#include "measure.hpp"
 
 namespace {
 
@@ -12,7 +12,7 @@ void sweep(benchmark::State& state) {
     const Index m = state.range(0);
     const Index n = state.range(1);
     const auto moments = random_moments(n);
-    const auto w = upload(random_matrix(m, n, 0, 3), m, n);
+    const auto w = random_on<Scalar>(backend(), m, n, 0, 3);
     const IntegerGrid grid{.bits = int(state.range(2))};
     SolverOptions options;
     options.report_objective = false;
@@ -20,7 +20,8 @@ void sweep(benchmark::State& state) {
     const MatrixView<const Scalar> weights = w.view();
     solver.quantize(weights, grid);
     const double operations = (M::target == Target::Forwarded ? 2.0 : 1.0) * double(m) * double(n * n);
-    measure(state, operations, [&] { benchmark::DoNotOptimize(solver.quantize(weights, grid)); });
+    measure(state, {.products = operations},
+            [&] { benchmark::DoNotOptimize(solver.quantize(weights, grid)); });
 }
 
 void sizes(benchmark::internal::Benchmark* b) {

@@ -6,10 +6,11 @@ option(RESIDUA_INSTALL "Generate the install rules" ${PROJECT_IS_TOP_LEVEL})
 option(RESIDUA_CUDA "Define residua::cuda (needs nvcc, cuBLAS and cuSOLVER)" OFF)
 option(RESIDUA_BLAS "Link BLAS and LAPACK to residua::residua and define EIGEN_USE_BLAS" OFF)
 
-# These four concern this project's own programs, never its users.
+# These concern this project's own programs, never its users.
 option(RESIDUA_OPENMP "Link OpenMP to tests, examples and benchmarks where it is found" ON)
 option(RESIDUA_NATIVE "Compile examples and benchmarks with -march=native" OFF)
 option(RESIDUA_WERROR "Treat warnings as errors" OFF)
+set(RESIDUA_TEST_UNITS 0 CACHE STRING "Translation units that the tests of a folder are compiled in; 0: one a file")
 set(RESIDUA_SANITIZE "" CACHE STRING "Sanitizers, for example address;undefined")
 
 if(PROJECT_IS_TOP_LEVEL)

@@ -56,7 +56,7 @@ void check_round_trip() {
     CHECK(same_layer(io::unpack_ggml<G>(blocks, 7), layer));
 }
 
-std::string small_file(const TemporaryFolder& folder) {
+std::string small_gguf(const TemporaryFolder& folder) {
     const auto layer = random_quantized(Q4_0Grid{}, 2, 64, 32);
     const auto blocks = io::pack_ggml(layer);
     const std::vector<float> norm = {1, 2, 3};
@@ -119,7 +119,7 @@ TEST_CASE("ggml blocks refuse what they cannot hold", "[gguf]") {
 
 TEST_CASE("GGUF files", "[gguf]") {
     const TemporaryFolder folder;
-    const std::string file = small_file(folder);
+    const std::string file = small_gguf(folder);
     CHECK(file.substr(0, 8) == std::string("GGUF\3\0\0\0", 8));
     const io::GGUFFile read(folder / "f.gguf");
     REQUIRE(read.tensors().size() == 2);
@@ -144,7 +144,7 @@ TEST_CASE("GGUF files", "[gguf]") {
 
 TEST_CASE("damaged GGUF files", "[gguf]") {
     const TemporaryFolder folder;
-    const std::string file = small_file(folder);
+    const std::string file = small_gguf(folder);
     const auto error = [&](const std::string& bytes) {
         const auto path = folder.write("d.gguf", bytes);
         return format_error_of([&] { const io::GGUFFile read(path); });

@@ -15,7 +15,7 @@ namespace {
 using Layer = io::QuantizedLayer<IntegerGrid>;
 using Words = std::vector<std::int32_t>;
 
-IntegerGrid grid_of(int bits, Symmetry symmetry = Symmetry::None) {
+IntegerGrid gptq_grid(int bits, Symmetry symmetry = Symmetry::None) {
     return {.bits = bits, .symmetry = symmetry, .scale_type = ScaleType::Float16};
 }
 
@@ -27,7 +27,7 @@ Layer small_layer(int bits, Index cols, float zero) {
                 .scales = {0.5f, 2.0f},
                 .zeros = {1, zero},
                 .group_index = io::sequential_groups(cols, cols),
-                .grid = grid_of(bits)};
+                .grid = gptq_grid(bits)};
     for (Index j = 0; j < cols; ++j) layer.codes.push_back(static_cast<Code>(j % (1 << bits)));
     for (Index j = 0; j < cols; ++j) layer.codes.push_back(static_cast<Code>((1 << bits) - 1));
     return layer;
@@ -82,7 +82,7 @@ TEST_CASE("GPTQ round trips", "[gptq]") {
                                              {17, 100, 100},
                                              {40, 96, 64}}) {
                 CAPTURE(bits, int(symmetry), m, n, size);
-                Layer layer = random_quantized(grid_of(bits, symmetry), m, n, size);
+                Layer layer = random_quantized(gptq_grid(bits, symmetry), m, n, size);
                 for (float& zero : layer.zeros) zero = std::max(zero, 1.0f);
                 for (const GPTQVersion stored : {GPTQVersion::V1, GPTQVersion::V2}) {
                     const auto packed = io::pack_gptq(layer, stored);
@@ -101,7 +101,7 @@ TEST_CASE("GPTQ round trips", "[gptq]") {
 
 TEST_CASE("GPTQ files", "[gptq]") {
     const TemporaryFolder folder;
-    Layer layer = random_quantized(grid_of(3), 24, 64, 16);
+    Layer layer = random_quantized(gptq_grid(3), 24, 64, 16);
     std::ranges::reverse(layer.group_index);
     const auto packed = io::pack_gptq(layer);
     const auto config = io::GPTQConfig::of(layer, GPTQVersion::V2);
@@ -132,7 +132,7 @@ TEST_CASE("GPTQ files", "[gptq]") {
 }
 
 TEST_CASE("GPTQ refuses what the format cannot hold", "[gptq]") {
-    const Layer good = random_quantized(grid_of(4), 4, 32, 16);
+    const Layer good = random_quantized(gptq_grid(4), 4, 32, 16);
     const auto refusal = [](const Layer& layer, GPTQVersion stored = GPTQVersion::V2) {
         return refusal_of([&] { (void)io::pack_gptq(layer, stored); });
     };
@@ -171,7 +171,7 @@ TEST_CASE("GPTQ refuses what the format cannot hold", "[gptq]") {
 
 TEST_CASE("GPTQ settings", "[gptq]") {
     const TemporaryFolder folder;
-    Layer layer = random_quantized(grid_of(4, Symmetry::FullRange), 4, 32, 16);
+    Layer layer = random_quantized(gptq_grid(4, Symmetry::FullRange), 4, 32, 16);
     auto json = io::GPTQConfig::of(layer, GPTQVersion::V1).to_json();
     CHECK(json["bits"] == 4);
     CHECK(json["group_size"] == 16);
@@ -183,7 +183,7 @@ TEST_CASE("GPTQ settings", "[gptq]") {
     CHECK(json["pack_dtype"] == "int32");
     CHECK(json["meta"].contains("quantizer"));
 
-    layer = random_quantized(grid_of(4), 4, 32, 32);
+    layer = random_quantized(gptq_grid(4), 4, 32, 32);
     json = io::GPTQConfig::of(layer, GPTQVersion::V2).to_json();
     CHECK(json["group_size"] == -1);
     CHECK(json["sym"] == false);

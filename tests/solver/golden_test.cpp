@@ -14,7 +14,7 @@ namespace {
 constexpr double equal_within = 1e-5;
 // Rounding of float32 moves single codes across a tie, and then what is compensated for them: the rest of the
 // row.
-constexpr double least_agreement = 0.995;
+constexpr double least_golden_agreement = 0.995;
 constexpr double error_within = 0.002;
 
 /// Whether a row's asymmetric zero lies on a tie: its range is [-a, a] to the last bit, so that -min / scale
@@ -67,7 +67,7 @@ TEMPLATE_TEST_CASE("The published code's results are reproduced", "[solver][gold
             reference::relative_output_error(layer.w, solved.dequantized, layer.x, layer.x_fp);
         INFO(expected.name << ": " << 100 * agreement << " % of the weights agree, relative output error "
                            << error << ", published " << expected.relative_output_error());
-        CHECK(agreement >= least_agreement);
+        CHECK(agreement >= least_golden_agreement);
         CHECK(std::abs(error / expected.relative_output_error() - 1) <= error_within);
     }
 }

@@ -13,7 +13,7 @@ namespace {
 template <class Tag>
 constexpr double objective_within = std::is_same_v<typename Tag::Scalar, double> ? 1e-11 : 2e-4;
 
-Layer usual_layer() {
+Layer reported_layer() {
     return random_layer({.out = 37, .in = 90, .tokens = 300, .dead = {4, 60}, .seed = 11});
 }
 
@@ -27,7 +27,7 @@ SolverOptions usual_options() {
 }  // namespace
 
 TEMPLATE_TEST_CASE("Objectives are the naive sums over tokens", "[solver][report]", RESIDUA_TEST_BACKENDS) {
-    const Layer layer = usual_layer();
+    const Layer layer = reported_layer();
     const IntegerGrid grid{.bits = 3};
     const auto solved = solve<GPTAQ, TestType>(layer, usual_options(), grid);
     const auto rounded = reference::solve({reference::Method::RoundToNearest, 0, 0}, layer.w,
@@ -61,7 +61,7 @@ TEMPLATE_TEST_CASE("Objectives are the naive sums over tokens", "[solver][report
 
 TEMPLATE_TEST_CASE("Without reference inputs there is no asymmetric objective", "[solver][report]",
                    RESIDUA_TEST_BACKENDS) {
-    const Layer layer = usual_layer();
+    const Layer layer = reported_layer();
     const auto solved =
         solve<GPTQ, TestType>(layer, usual_options(), IntegerGrid{.bits = 3}, {}, Inputs::Quantized);
     CHECK_FALSE(solved.report.asymmetric_target);
@@ -71,9 +71,9 @@ TEMPLATE_TEST_CASE("Without reference inputs there is no asymmetric objective", 
 
 TEMPLATE_TEST_CASE("A report without objectives costs none", "[solver][report]", RESIDUA_TEST_BACKENDS) {
     SolverOptions options = usual_options();
-    const auto with = solve<GPTQ, TestType>(usual_layer(), options);
+    const auto with = solve<GPTQ, TestType>(reported_layer(), options);
     options.report_objective = false;
-    const auto without = solve<GPTQ, TestType>(usual_layer(), options);
+    const auto without = solve<GPTQ, TestType>(reported_layer(), options);
     CHECK_FALSE(without.report.objective.has_value());
     CHECK_FALSE(without.report.round_to_nearest.has_value());
     CHECK(without.codes == with.codes);
@@ -84,7 +84,7 @@ TEMPLATE_TEST_CASE("A report without objectives costs none", "[solver][report]",
 TEMPLATE_TEST_CASE("Every method is best at what it minimizes", "[solver][report]", RESIDUA_TEST_BACKENDS) {
     // Not a theorem, but so by a wide margin on inputs as correlated as these: the full shift is GPTQ on the
     // least-squares target.
-    const Layer layer = usual_layer();
+    const Layer layer = reported_layer();
     const IntegerGrid grid{.bits = 3};
     const auto asymmetric = [&](const Solved& solved) { return *solved.report.objective->asymmetric; };
     const double gptq = asymmetric(solve<GPTQ, TestType>(layer, usual_options(), grid));
@@ -97,7 +97,7 @@ TEMPLATE_TEST_CASE("Every method is best at what it minimizes", "[solver][report
 
 TEMPLATE_TEST_CASE("Progress counts every column once and may cancel", "[solver][report]",
                    RESIDUA_TEST_BACKENDS) {
-    const Layer layer = usual_layer();
+    const Layer layer = reported_layer();
     const auto moments = moments_of<TestType>(layer);
     std::vector<Progress> seen;
     SolverOptions options = usual_options();

@@ -35,7 +35,7 @@ struct Counting {
     }
 };
 
-Layer usual_layer() { return random_layer({.out = 20, .in = 60, .tokens = 200, .dead = {2}, .seed = 21}); }
+Layer shared_layer() { return random_layer({.out = 20, .in = 60, .tokens = 200, .dead = {2}, .seed = 21}); }
 
 /// Tasks in reverse order.
 void backwards(Index count, const Executor::Task& task) {
@@ -56,7 +56,7 @@ void threads(Index count, const Executor::Task& task) {
 }  // namespace
 
 TEST_CASE("Moments are factored once for many solves", "[solver][sharing]") {
-    const Layer layer = usual_layer();
+    const Layer layer = shared_layer();
     auto moments = moments_of<Counting>(layer);
     int& count = Counting::get().factorizations;
     count = 0;
@@ -122,7 +122,7 @@ TEST_CASE("Moments are factored once for many solves", "[solver][sharing]") {
 }
 
 TEST_CASE("Shared and own moments give the same codes in any order of solves", "[solver][sharing]") {
-    const Layer layer = usual_layer();
+    const Layer layer = shared_layer();
     const auto moments = moments_of<EigenDouble>(layer);
     const IntegerGrid grid{.bits = 3};
     const auto shifted = codes_of<ShiftedTarget, EigenDouble>(layer, {}, grid);

@@ -59,22 +59,22 @@ Status status_of(const Layer& layer, const SolverOptions& options = groups_of_16
     return solved.status;
 }
 
-Layer usual_layer(Index tokens = 100) {
+Layer troubled_layer(Index tokens = 100) {
     return random_layer({.out = 20, .in = 40, .tokens = tokens, .dead = {}, .seed = 17});
 }
 
 }  // namespace
 
 TEMPLATE_TEST_CASE("Fewer tokens than columns", "[solver][trouble]", RESIDUA_TEST_BACKENDS) {
-    check_all_sound<TestType>(usual_layer(7));
+    check_all_sound<TestType>(troubled_layer(7));
 }
 
 TEMPLATE_TEST_CASE("One token", "[solver][trouble]", RESIDUA_TEST_BACKENDS) {
-    check_all_sound<TestType>(usual_layer(1));
+    check_all_sound<TestType>(troubled_layer(1));
 }
 
 TEMPLATE_TEST_CASE("Duplicated columns", "[solver][trouble]", RESIDUA_TEST_BACKENDS) {
-    Layer layer = usual_layer();
+    Layer layer = troubled_layer();
     for (Index t = 0; t < layer.tokens; ++t) {
         for (Index j = 20; j < 40; ++j) layer.x(t, j) = layer.x(t, j - 20);
     }
@@ -83,7 +83,7 @@ TEMPLATE_TEST_CASE("Duplicated columns", "[solver][trouble]", RESIDUA_TEST_BACKE
 
 TEMPLATE_TEST_CASE("Singular H without damping is damped, and the report says so", "[solver][trouble]",
                    RESIDUA_TEST_BACKENDS) {
-    const Layer layer = usual_layer(10);  // rank 10 of 40
+    const Layer layer = troubled_layer(10);  // rank 10 of 40
     SolverOptions options = groups_of_16();
     options.damping = {.initial = 0, .growth = 10, .retry_from = 1e-4, .max_retries = 4};
     const Solved solved = solve<GPTAQ, TestType>(layer, options);
@@ -144,7 +144,7 @@ TEMPLATE_TEST_CASE("NaN and infinity in x", "[solver][trouble]", RESIDUA_TEST_BA
     for (const double bad : not_finite) {
         for (const Index column : {0, 23, 39}) {
             CAPTURE(bad, column);
-            Layer layer = usual_layer();
+            Layer layer = troubled_layer();
             layer.x(50, column) = bad;
             CHECK(status_of<GPTQ, TestType>(layer) == Status::NonFiniteMoments);
             CHECK(status_of<GPTAQ, TestType>(layer) == Status::NonFiniteMoments);
@@ -156,7 +156,7 @@ TEMPLATE_TEST_CASE("NaN and infinity in x_fp", "[solver][trouble]", RESIDUA_TEST
     for (const double bad : not_finite) {
         for (const Index column : {0, 39}) {
             CAPTURE(bad, column);
-            Layer layer = usual_layer();
+            Layer layer = troubled_layer();
             layer.x_fp(50, column) = bad;
             CHECK(status_of<GPTAQ, TestType>(layer) == Status::NonFiniteMoments);
             CHECK(status_of<ResidualComp, TestType>(layer) == Status::NonFiniteMoments);
@@ -172,7 +172,7 @@ TEMPLATE_TEST_CASE("NaN and infinity in the weights", "[solver][trouble]", RESID
     for (const double bad : not_finite) {
         for (const Index column : {0, 39}) {
             CAPTURE(bad, column);
-            Layer layer = usual_layer();
+            Layer layer = troubled_layer();
             layer.w(column == 0 ? 19 : 0, column) = bad;
             CHECK(status_of<GPTQ, TestType>(layer) == Status::NonFiniteWeights);
             CHECK(status_of<ResidualComp, TestType>(layer) == Status::NonFiniteWeights);
@@ -192,7 +192,7 @@ TEMPLATE_TEST_CASE("NaN and infinity in the weights", "[solver][trouble]", RESID
 
 TEMPLATE_TEST_CASE("Inputs that are all zero make all columns dead", "[solver][trouble]",
                    RESIDUA_TEST_BACKENDS) {
-    Layer layer = usual_layer();
+    Layer layer = troubled_layer();
     for (double& v : layer.x.data) v = 0;
     const GroupScales scales = GENERATE(GroupScales::Current, GroupScales::Stale);
     const Index group = GENERATE(-1, 16);
@@ -224,7 +224,7 @@ TEMPLATE_TEST_CASE("Dead columns become zero and leave the others alone", "[solv
 }
 
 TEMPLATE_TEST_CASE("Weights that are all zero stay zero", "[solver][trouble]", RESIDUA_TEST_BACKENDS) {
-    Layer layer = usual_layer();
+    Layer layer = troubled_layer();
     for (double& v : layer.w.data) v = 0;
     const Symmetry symmetry = GENERATE(Symmetry::None, Symmetry::Restricted, Symmetry::FullRange);
     const bool clip = GENERATE(false, true);
@@ -283,7 +283,7 @@ TEMPLATE_TEST_CASE("A condition number of 1e12", "[solver][trouble]", RESIDUA_TE
 }
 
 TEMPLATE_TEST_CASE("Huge and tiny magnitudes", "[solver][trouble]", RESIDUA_TEST_BACKENDS) {
-    const Layer layer = usual_layer();
+    const Layer layer = troubled_layer();
     const auto scaled = [&](double x, double w) {
         Layer copy = layer;
         for (double& v : copy.x.data) v *= x;

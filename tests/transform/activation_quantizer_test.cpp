@@ -32,7 +32,7 @@ std::vector<double> reference(const std::vector<double>& x, const ActivationQuan
 }
 
 template <class T>
-std::vector<T> random_values(Index count, std::uint64_t seed, double shift = 0) {
+std::vector<T> random_activations(Index count, std::uint64_t seed, double shift = 0) {
     Random random(seed);
     std::vector<T> values(static_cast<std::size_t>(count));
     for (T& v : values) v = static_cast<T>(random.normal() + shift);
@@ -51,7 +51,7 @@ TEMPLATE_TEST_CASE("activations are rounded as by the published equations", "[tr
                     CAPTURE(bits, int(symmetry), clip, cols, group);
                     const ActivationQuantizer q = {bits, group, symmetry, clip};
                     const Index stride = cols + 1;
-                    const auto x = random_values<TestType>(rows * stride, 3, 0.3);
+                    const auto x = random_activations<TestType>(rows * stride, 3, 0.3);
                     auto y = x;
                     q.apply(MatrixView<TestType>(y.data(), rows, cols, stride));
                     int different = 0;
@@ -85,7 +85,7 @@ TEMPLATE_TEST_CASE("activations are rounded as by the published equations", "[tr
 TEMPLATE_TEST_CASE("rounding activations twice is rounding once", "[transform]", float, double) {
     // without clipping the ends of the range are codes up to rounding, and code 0 or 2^b - 1 keeps them
     const ActivationQuantizer q = {.bits = 4, .symmetry = Symmetry::Restricted};
-    auto x = random_values<TestType>(64 * 40, 5);
+    auto x = random_activations<TestType>(64 * 40, 5);
     q.apply(MatrixView<TestType>(x.data(), 64, 40));
     auto y = x;
     q.apply(MatrixView<TestType>(y.data(), 64, 40));
@@ -94,7 +94,7 @@ TEMPLATE_TEST_CASE("rounding activations twice is rounding once", "[transform]",
 
 TEST_CASE("at most 2^b values of a token are left, zero among them", "[transform]") {
     for (const Symmetry symmetry : {Symmetry::None, Symmetry::Restricted}) {
-        auto x = random_values<float>(1000, 9, 2.0);
+        auto x = random_activations<float>(1000, 9, 2.0);
         x[3] = 0;
         ActivationQuantizer{.bits = 3, .symmetry = symmetry}.apply(MatrixView<float>(x.data(), 1, 1000));
         CHECK(x[3] == 0);
