@@ -14,8 +14,8 @@ class RecordingSolver : public LayerSolver {
   public:
     struct Group {
         Index features = 0;
-        std::vector<float> x, x_fp;
-        std::vector<Rows> weights;
+        std::vector<float> x = {}, x_fp = {};
+        std::vector<Rows> weights = {};
     };
     std::vector<Group> groups;
 
