@@ -42,7 +42,6 @@ class Checkpoint {
     }
 
     bool has_block(Index block) const { return std::filesystem::exists(shard(block)); }
-    bool is_complete() const { return std::filesystem::exists(folder_ / index_name); }
 
     void write_block(Index block, const QuantizedBlock& layers) const {
         std::vector<residua::io::GPTQLayer> packed;
