@@ -79,13 +79,16 @@ class RefineTile {
 
     __device__ void load() {
         const int length = size_.length();
+        const int step = s_.backward ? -lanes : lanes;
         for (int p = warp_; p < s_.width; p += warps) {
-            const T* const row = s_.gram.row(s_.column(p));
-            for (int q = lane_; q < length; q += lanes) {
+            const T* from = s_.gram.row(s_.column(p)) + s_.column(lane_);
+            T* to = gram_ + p * length + lane_;
+#pragma unroll
+            for (int q = lane_; q < refine_columns; q += lanes, from += step, to += lanes) {
                 if (q < s_.width) {
-                    __pipeline_memcpy_async(gram_ + p * length + q, row + s_.column(q), sizeof(T));
-                } else {
-                    gram_[p * length + q] = T(0);
+                    __pipeline_memcpy_async(to, from, sizeof(T));
+                } else if (q < length) {
+                    *to = T(0);
                 }
             }
         }
@@ -126,20 +129,34 @@ class RefineTile {
             [&](int p, int i) { s_.error(s_.column(p), row_) = error[i] + change(p); });
     }
 
-    /// sums_iv = sum_{from <= p < to} b_p H_pj for the columns j = first_quad() + 4 warps i + v of this warp.
+    /// sums_iv = sum_{from <= p < to} b_p H_pj for the columns j = start + 4 warps i + v of this warp.
     __device__ void products(int from, int to, int start, T (&sums)[quads][4]) const {
 #pragma unroll
         for (int i = 0; i < quads; ++i) {
 #pragma unroll
             for (int v = 0; v < 4; ++v) sums[i][v] = T(0);
         }
+        const int count = (s_.width - start + 4 * warps - 1) / (4 * warps);
+        static_assert(quads == 4);
+        switch (count) {  // a loop for each number of quads, without a branch in it
+            case 4:
+                return add_products<4>(from, to, start, sums);
+            case 3:
+                return add_products<3>(from, to, start, sums);
+            case 2:
+                return add_products<2>(from, to, start, sums);
+            case 1:
+                return add_products<1>(from, to, start, sums);
+        }
+    }
+    template <int Count>
+    __device__ void add_products(int from, int to, int start, T (&sums)[quads][4]) const {
+        const T* row = gram(from) + start;
 #pragma unroll 4
-        for (int p = from; p < to; ++p) {
+        for (int p = from; p < to; ++p, row += size_.length()) {
             const T b = at(b_, p);
-            const T* const row = gram(p) + start;
 #pragma unroll
-            for (int i = 0; i < quads; ++i) {
-                if (start + 4 * warps * i >= s_.width) break;
+            for (int i = 0; i < Count; ++i) {
                 const Quad h = *reinterpret_cast<const Quad*>(row + 4 * warps * i);
 #pragma unroll
                 for (int v = 0; v < 4; ++v) sums[i][v] += b * h.v[v];

@@ -8,13 +8,13 @@
 namespace residua::cuda {
 
 /// sum over all warps of the values of a lane.
-template <class T>
-__device__ T sum_of_warps(T value, T (&scratch)[warps][lanes], int warp, int lane) {
+template <class T, int Warps>
+__device__ T sum_of_warps(T value, T (&scratch)[Warps][lanes], int warp, int lane) {
     __syncthreads();
     scratch[warp][lane] = value;
     __syncthreads();
     T sum = T(0);
-    for (int w = 0; w < warps; ++w) sum += scratch[w][lane];
+    for (int w = 0; w < Warps; ++w) sum += scratch[w][lane];
     return sum;
 }
 
@@ -58,16 +58,19 @@ void refit(cudaStream_t stream, const G& grid, const RefineGroup<T>& group) {
     check_launch("refit_kernel");
 }
 
+inline constexpr int dot_warps = 32;  // as many loads in flight as fit
+
 template <class T>
-__global__ void __launch_bounds__(lanes* warps)
+__global__ void __launch_bounds__(lanes* dot_warps)
     row_dots_kernel(MatrixView<const T> a, MatrixView<const T> c, MatrixView<double> sums) {
-    __shared__ double scratch[warps][lanes];
+    __shared__ double scratch[dot_warps][lanes];
     const int lane = threadIdx.x % lanes;
     const int warp = threadIdx.x / lanes;
     const Index row = Index(blockIdx.x) * lanes + lane;
     double sum = 0;
-#pragma unroll 4
-    for (Index k = warp; k < a.rows && row < a.cols; k += warps) sum += double(a(k, row)) * double(c(k, row));
+#pragma unroll 8
+    for (Index k = warp; k < a.rows && row < a.cols; k += dot_warps)
+        sum += double(a(k, row)) * double(c(k, row));
     sum = sum_of_warps(sum, scratch, warp, lane);
     if (warp == 0 && row < a.cols) sums(0, row) += sum;
 }
@@ -76,7 +79,7 @@ template <class T>
 void add_row_dots(cudaStream_t stream, MatrixView<const T> a, MatrixView<const T> c,
                   MatrixView<double> sums) {
     const unsigned blocks = static_cast<unsigned>((a.cols + lanes - 1) / lanes);
-    row_dots_kernel<T><<<blocks, lanes * warps, 0, stream>>>(a, c, sums);
+    row_dots_kernel<T><<<blocks, lanes * dot_warps, 0, stream>>>(a, c, sums);
     check_launch("row_dots_kernel");
 }
 
