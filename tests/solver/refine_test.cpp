@@ -209,7 +209,7 @@ void check_against_descent(const Layer& layer, SolverOptions options, const Inte
     int passes = 0;
     for (int round = 0; round < refinement.rounds; ++round)
         for (int s = 0; s < refinement.sweeps_per_round; ++s)
-            descent.pass(passes++ % 2 != 0, refinement.refit_scales && s == 0);
+            descent.pass(passes++ % 2 != 0, refinement.refit_scales);
     CHECK(differences(refined.codes, state.codes) == 0);
     CHECK(differences(refined.scales, state.scales) == 0);
 }
@@ -419,6 +419,40 @@ TEMPLATE_TEST_CASE("Refinement is off, ends early and rests", "[solver][refine]"
         CHECK(contains(message({.tolerance = 1}), "tolerance is 1"));
         CHECK(contains(message({.tolerance = std::nan("")}), "tolerance is nan"));
     }
+}
+
+TEMPLATE_TEST_CASE("Progress counts the sweeps of a refinement, which may be cancelled", "[solver][refine]",
+                   RESIDUA_TEST_BACKENDS) {
+    const Layer layer = random_layer({.out = 10, .in = 60, .tokens = 150, .seed = 3});
+    SolverOptions options;
+    options.group_size = 20;
+    std::vector<Progress> seen;
+    Index last = std::numeric_limits<Index>::max();
+    options.progress = [&](const Progress& progress) {
+        seen.push_back(progress);
+        return progress.done < last;
+    };
+    const auto count_to_the_end = [&](const Refinement& refinement) {
+        options.refinement = refinement;
+        seen.clear();
+        const Solved solved = solve<GPTQ, TestType>(layer, options);
+        REQUIRE(solved);
+        for (std::size_t i = 1; i < seen.size(); ++i) CHECK(seen[i].done > seen[i - 1].done);
+        CHECK(seen.back().done == seen.back().total);
+        return seen.back().total;
+    };
+    const Index without = count_to_the_end({});
+    CHECK(count_to_the_end(rounds_of(3, 2)) == 7 * without);
+    CHECK(count_to_the_end(rounds_of(10, 1, true, 0.999)) == 11 * without);  // one round is all that is made
+
+    last = 2 * without + 1;
+    options.refinement = rounds_of(3);
+    const Solved cancelled = solve<GPTQ, TestType>(layer, options);
+    CHECK(cancelled.status == Status::Cancelled);
+    CHECK(cancelled.codes.empty());
+    CHECK(cancelled.report.refinement.empty());
+    CHECK(seen.back().done >= last);
+    CHECK(seen.back().done < seen.back().total);
 }
 
 #ifndef __CUDACC__

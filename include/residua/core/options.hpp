@@ -53,9 +53,9 @@ struct Damping {
 /// A descent on the damped objective tr(E H E'), E = W* - Q, that starts from the codes of a solve, see
 /// solver/refine.hpp. A sweep takes about as long as a GPTQ solve without its factorization.
 struct Refinement {
-    int rounds = 0;            ///< 0: none. A round is a sweep that refits scales and sweeps that do not
-    int sweeps_per_round = 1;  ///< in alternating directions
-    bool refit_scales = true;  ///< where the grid allows, see RefittableGrid; else sweeps alone
+    int rounds = 0;            ///< 0: none
+    int sweeps_per_round = 2;  ///< over all columns, there and back
+    bool refit_scales = true;  ///< in every sweep, where the grid allows, see RefittableGrid
     double tolerance = 1e-4;  ///< an output row is left alone after a round that lowers its objective by less
                               ///< than this part of it; 0: after one that does not lower it at all
 
@@ -67,7 +67,8 @@ struct Refinement {
     }
 };
 
-/// How far a solve has come: `done` of `total` columns, counted once for every slab of rows.
+/// How far a solve has come: `done` of `total` columns, counted once for every slab of rows and once more for
+/// every sweep of its refinement.
 struct Progress {
     Index done = 0;
     Index total = 0;

@@ -55,16 +55,18 @@ class Recurrence {
         result.zeros = backend.template allocate<T>(m, groups_.count);
         allocate(backend, slab);
 
-        const Index total = n_ * ((m + slab - 1) / slab);
+        const Refinement& refinement = options_.refinement;
+        const Index visits = 1 + Index(refinement.rounds) * refinement.sweeps_per_round;
+        progress_ = {0, n_ * ((m + slab - 1) / slab) * visits};
         Status& status = result.report.status;
         for (Index first = 0; first < m && status == Status::Success; first += slab) {
             const Index rows = std::min(slab, m - first);
-            status = solve_slab(backend, weights.row_range(first, rows), {n_ * (first / slab), total});
+            status = solve_slab(backend, weights.row_range(first, rows));
             const MatrixView<Code> codes = result.codes.view().row_range(first, rows);
             backend.store_columns(std::as_const(codes_).view().block(0, 0, n_, rows), f_.order(), codes);
             if (refiner_ && status == Status::Success) {
                 const auto swept = backend.timestamp();
-                refine_slab(backend, codes, result.report.refinement);
+                status = refine_slab(backend, codes, result.report.refinement);
                 result.report.seconds.refine += backend.seconds(swept, backend.timestamp());
             }
             backend.transpose(std::as_const(scales_).view().block(0, 0, groups_.count, rows),
@@ -130,7 +132,7 @@ class Recurrence {
     }
 
     template <Element In>
-    Status solve_slab(B& backend, MatrixView<const In> weights, Progress progress) {
+    Status solve_slab(B& backend, MatrixView<const In> weights) {
         const Index rows = weights.rows;
         const MatrixView<T> columns = columns_.view().block(0, 0, n_, rows);
         const MatrixView<Code> flags = flags_.view();
@@ -144,8 +146,7 @@ class Recurrence {
             for (Index k = begin; k < end; k += options_.block_size) {
                 const Index stop = std::min(end, k + options_.block_size);
                 sweep_block(backend, columns, begin, k, stop, reach(begin, end));
-                progress.done += stop - k;
-                if (options_.progress && !options_.progress(progress)) return Status::Cancelled;
+                if (!advance(stop - k)) return Status::Cancelled;
             }
         }
         const std::vector<Code> raised = backend.read(flags);
@@ -181,7 +182,7 @@ class Recurrence {
     }
 
     /// Codes and scales of the slab, and the codes in `stored` (rows, in_features) in the original order.
-    void refine_slab(B& backend, MatrixView<Code> stored, std::vector<RefinementStep>& steps) {
+    Status refine_slab(B& backend, MatrixView<Code> stored, std::vector<RefinementStep>& steps) {
         const Index rows = stored.rows;
         const auto part = [&](auto& matrix) { return matrix.view().block(0, 0, matrix.rows(), rows); };
         const MatrixView<T> error = part(columns_);
@@ -199,12 +200,21 @@ class Recurrence {
         backend.subtract_decoded(
             grid_, MatrixView<const Code>(part(codes_)), original_order ? of_column : groups_.of_position,
             MatrixView<const T>(part(scales_)), MatrixView<const T>(part(zeros_)), error);
-        refiner_->run(error, part(codes_), part(scales_), part(zeros_), steps);
+        const auto goes_on = [&](Index columns) { return advance(columns); };
+        if (!refiner_->run(error, part(codes_), part(scales_), part(zeros_), steps, goes_on))
+            return Status::Cancelled;
         if (original_order) {
             backend.transpose(MatrixView<const Code>(part(codes_)), stored);
         } else {
             backend.store_columns(MatrixView<const Code>(part(codes_)), f_.order(), stored);
         }
+        return Status::Success;
+    }
+
+    /// Reports that so many columns more are done. Whether to go on.
+    bool advance(Index columns) {
+        progress_.done += columns;
+        return !options_.progress || options_.progress(progress_);
     }
 
     void fit_all(B& backend, MatrixView<T> columns) {
@@ -290,6 +300,7 @@ class Recurrence {
     Index n_;
     Index panel_ = panel_width(options_.block_size);
     GroupLayout groups_;
+    Progress progress_;
 
     MatrixView<const T> projection_;
     MatrixView<const T> shift_;

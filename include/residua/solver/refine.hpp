@@ -72,9 +72,12 @@ class Refiner {
     MatrixView<T> spare() { return outside_.view(); }
 
     /// Refines the codes and scales of one slab; E = `error` on entry and on return. The objectives and
-    /// changes are added to `steps`.
-    void run(MatrixView<T> error, MatrixView<Code> codes, MatrixView<T> scales, MatrixView<const T> zeros,
-             std::vector<RefinementStep>& steps) {
+    /// changes are added to `steps`. `advance(columns)`, called as sweeps go on, returns false to cancel,
+    /// which false as the result tells.
+    template <class Advance>
+    bool run(MatrixView<T> error, MatrixView<Code> codes, MatrixView<T> scales, MatrixView<const T> zeros,
+             std::vector<RefinementStep>& steps, Advance advance) {
+        using Kind = RefinementStep::Kind;
         const Index rows = error.cols;
         const Slab slab = {error, codes, scales, zeros, part(outside_, rows), part(tally_, rows)};
         b_.set_zero(slab.tally);
@@ -83,18 +86,18 @@ class Refiner {
         bool open = true;
         for (int round = 0; round < options_.rounds && open; ++round) {
             for (int sweep = 0; sweep < options_.sweeps_per_round; ++sweep) {
-                const bool refits = refits_ && sweep == 0;
                 if (record_.passes() > 0) add_diagonal(slab);
-                pass(slab, record_.passes() % 2 != 0, refits);
+                if (!pass(slab, record_.passes() % 2 != 0, advance)) return false;
                 const Counts counts = read_tally(slab);
-                record_.add_pass(steps,
-                                 refits ? RefinementStep::Kind::RefitAndSweep : RefinementStep::Kind::Sweep,
-                                 counts.lowered, counts.changed);
+                record_.add_pass(steps, refits_ ? Kind::RefitAndSweep : Kind::Sweep, counts.lowered,
+                                 counts.changed);
             }
             open = record_.next_round(options_.tolerance);
             b_.write(record_.finished(), slab.tally.row_range(Tally::Finished, 1));
         }
         record_.finish(steps);
+        const Index skipped = Index(options_.rounds) * options_.sweeps_per_round - record_.passes();
+        return skipped == 0 || advance(skipped * n_);
     }
 
   private:
@@ -222,7 +225,8 @@ class Refiner {
         }
     }
 
-    void pass(const Slab& slab, bool backward, bool refits) {
+    template <class Advance>
+    bool pass(const Slab& slab, bool backward, Advance& advance) {
         const Index rows = slab.error.cols;
         const MatrixView<const T> error = slab.error;
         const auto at = [&](const auto& list, std::size_t i) {
@@ -235,12 +239,12 @@ class Refiner {
             const Index to = backward ? n_ : panel.begin;
             multiply(panel.begin, panel.end, from, to, error.row_range(from, to - from), T(0), fresh);
             if constexpr (RefittableGrid<G, T>) {
-                if (refits && panel.is_wide) refit(slab, panel, backward, fresh);
+                if (refits_ && panel.is_wide) refit(slab, panel, backward, fresh);
             }
             const std::span<const Block> blocks = plan_.blocks_of(panel);
             for (std::size_t i = 0; i < blocks.size(); ++i) {
                 const Block block = at(blocks, i);
-                refine(slab, panel, block, backward, refits);
+                refine(slab, panel, block, backward);
                 // the blocks of the panel still to come
                 const Index begin = backward ? panel.begin : block.end;
                 const Index end = backward ? block.begin : panel.end;
@@ -249,10 +253,12 @@ class Refiner {
                          error.row_range(block.begin, block.end - block.begin), T(1),
                          fresh.row_range(begin - panel.begin, end - begin));
             }
+            if (!advance(panel.end - panel.begin)) return false;
         }
+        return true;
     }
 
-    void refine(const Slab& slab, const Panel& panel, const Block& place, bool backward, bool refits) {
+    void refine(const Slab& slab, const Panel& panel, const Block& place, bool backward) {
         const Index rows = slab.error.cols;
         const Index width = place.end - place.begin;
         RefineBlock<T> block;
@@ -267,9 +273,7 @@ class Refiner {
         block.scales = slab.scales;
         block.zeros = slab.zeros;
         block.tally = slab.tally;
-        if (refits) {
-            block.refits = plan_.groups_of(place);
-        }
+        if (refits_) block.refits = plan_.groups_of(place);
         block.group_of = group_of_;
         b_.refine(grid_, block);
     }

@@ -13,7 +13,7 @@ namespace residua {
 class RefinementPlan {
   public:
     static constexpr Index most_columns = 128;  ///< of a block
-    static constexpr Index panel_columns = 512;
+    static constexpr Index panel_columns = 1024;
 
     /// Whole groups, a part of one that is wider than a block, or any columns if no scale is refitted.
     struct Block {
