@@ -37,7 +37,7 @@ forbid("only cuda/ includes CUDA" "${include}(residua/cuda/|cu[a-z_]*\\.h|cublas
     IN * OUTSIDE cuda)
 forbid("solvers are below backends and moments" "${include}residua/solver/" IN backend/* cuda/* moments*.hpp moments/* factorization*.hpp)
 forbid("moments and solvers know a backend by its concept only" "${include}residua/backend/"
-    IN solver/* moments*.hpp moments/* factorization*.hpp UNLESS "residua/backend/(backend|sweep_block)\\.hpp")
+    IN solver/* moments*.hpp moments/* factorization*.hpp UNLESS "residua/backend/(backend|sweep_block|refine_block)\\.hpp")
 forbid("transforms are above backends, moments and solvers" "${include}residua/transform/"
     IN core/* backend/* solver/* moments*.hpp moments/* factorization*.hpp)
 forbid("cuda has the device's half of the Hadamard transform and knows no other" "${include}residua/transform/"

@@ -32,16 +32,27 @@ class PoisonAllocator : public DeviceAllocator {
 };
 
 template <class Rule>
-std::vector<Code> codes(CudaBackend& gpu, const Layer& layer) {
+std::vector<Code> codes(CudaBackend& gpu, const Layer& layer, const SolverOptions& options = {}) {
     const std::vector<float> x(layer.x.data.begin(), layer.x.data.end());
     const std::vector<float> x_fp(layer.x_fp.data.begin(), layer.x_fp.data.end());
     const std::vector<float> w(layer.w.data.begin(), layer.w.data.end());
-    Solver<Rule, float, CudaBackend> solver(gpu, layer.n);
+    Solver<Rule, float, CudaBackend> solver(gpu, layer.n, options);
     solver.accumulate(MatrixView<const float>(x.data(), layer.tokens, layer.n),
                       MatrixView<const float>(x_fp.data(), layer.tokens, layer.n));
     const auto result = solver.quantize(MatrixView<const float>(w.data(), layer.m, layer.n), IntegerGrid{});
     REQUIRE(result);
     return gpu.read(result.codes.view());
+}
+
+/// Groups that fill a part of a block, that are wider than one, and that activation order scatters.
+std::vector<SolverOptions> refinements() {
+    std::vector<SolverOptions> all(3);
+    all[0].group_size = 48;
+    all[1].group_size = SolverOptions::per_channel;
+    all[2].ordering = Ordering::Activation;
+    all[2].static_groups = true;
+    for (SolverOptions& options : all) options.refinement.rounds = 1;
+    return all;
 }
 
 }  // namespace
@@ -51,6 +62,16 @@ TEMPLATE_TEST_CASE("Every element that is read was written", "[cuda][sanitize]",
     PoisonAllocator poison(std::size_t(1) << 30);
     CudaBackend gpu(CudaOptions{.allocator = &poison});
     CHECK(codes<TestType>(gpu, layer) == codes<TestType>(CudaFloat::get(), layer));
+}
+
+TEST_CASE("Every element that a refinement reads was written", "[cuda][sanitize]") {
+    const Layer layer = random_layer({.out = 70, .in = 300, .tokens = 700});
+    PoisonAllocator poison(std::size_t(1) << 30);
+    CudaBackend gpu(CudaOptions{.allocator = &poison});
+    for (const SolverOptions& options : refinements()) {
+        CAPTURE(options.group_size, options.static_groups);
+        CHECK(codes<GPTQ>(gpu, layer, options) == codes<GPTQ>(CudaFloat::get(), layer, options));
+    }
 }
 
 TEST_CASE("Host and device inputs of every kind of memory are the same", "[cuda]") {
@@ -119,11 +140,12 @@ TEST_CASE("Out of memory says how much was asked for, and leaves the moments int
 }
 
 TEMPLATE_TEST_CASE("A solve takes the memory that was announced", "[cuda]", GPTQ, GPTAQ, ShiftedTarget) {
+    std::vector<SolverOptions> all = refinements();
+    all.resize(all.size() + 2);
+    all.back().report_objective = true;
     for (const Index out : {300, 900}) {
-        for (const bool report : {false, true}) {
-            const Layer layer = random_layer({.out = out, .in = 600, .tokens = 700});
-            SolverOptions options;
-            options.report_objective = report;
+        const Layer layer = random_layer({.out = out, .in = 600, .tokens = 700});
+        for (const SolverOptions& options : all) {
             CudaBackend gpu;
             const std::vector<float> x(layer.x.data.begin(), layer.x.data.end());
             const std::vector<float> x_fp(layer.x_fp.data.begin(), layer.x_fp.data.end());
@@ -139,7 +161,8 @@ TEMPLATE_TEST_CASE("A solve takes the memory that was announced", "[cuda]", GPTQ
             const double taken = double(gpu.memory().peak_bytes() - before);
             const double announced =
                 double(workspace_bytes<TestType, float>(gpu, layer.m, layer.n, options, true));
-            CAPTURE(out, report);
+            CAPTURE(out, options.report_objective, options.refinement.rounds, options.group_size,
+                    options.static_groups, taken / announced);
             CHECK(taken <= 1.05 * announced);
             CHECK(taken >= 0.95 * announced);
         }

@@ -7,22 +7,23 @@ namespace residua {
 
 namespace detail {
 
-/// Of a Refiner and what it is handed, at most.
+/// Of a Refiner and what it is handed.
 inline Index refinement_bytes(const GroupLayout& groups, Index n, Index slab, Index elements,
                               const SolverOptions& options) {
     if (options.refinement.rounds == 0) return 0;
     const bool refits = options.refinement.refit_scales;
-    const Index width = std::min({n, options.block_size, Index(128)});
+    const Index width = std::min({n, options.block_size, refined_columns});
     const Index group =
         options.group_size == SolverOptions::per_channel ? n : std::min(n, options.group_size);
     const bool wide = refits && group > width;
     const bool scattered =
         refits && options.static_groups && options.ordering == Ordering::Activation && groups.count > 1;
-    Index per_row = n + std::max(std::min(n, Index(512)), wide ? group : 0);  // of E H
+    Index per_row = n + std::max(std::min(n, refined_panel_columns), wide ? group : 0);  // of E H
     if (wide) per_row += 3 * group + 2 * groups.count;
     if (scattered) per_row += n;
+    const Index reordered = scattered ? n * n : 0;  // H, and once more while it is made
     const Index tally = Tally::rows * static_cast<Index>(sizeof(double));
-    return (n * width + slab * per_row + (scattered ? 2 * n * n : 0)) * elements + slab * tally;
+    return (reordered + std::max(reordered, n * width + slab * per_row)) * elements + slab * tally;
 }
 
 }  // namespace detail

@@ -4,6 +4,7 @@
 #include <span>
 #include <vector>
 
+#include "residua/backend/refine_block.hpp"
 #include "residua/core/ordering.hpp"
 
 namespace residua {
@@ -12,9 +13,6 @@ namespace residua {
 /// that share one product with everything outside of them.
 class RefinementPlan {
   public:
-    static constexpr Index most_columns = 128;  ///< of a block
-    static constexpr Index panel_columns = 1024;
-
     /// Whole groups, a part of one that is wider than a block, or any columns if no scale is refitted.
     struct Block {
         Index begin, end;
@@ -32,7 +30,7 @@ class RefinementPlan {
     /// `refits`.
     RefinementPlan(std::span<const Index> group_of, Index block_size, bool refits) {
         const Index n = static_cast<Index>(group_of.size());
-        const Index width = std::min(block_size, most_columns);
+        const Index width = std::min(block_size, refined_columns);
         if (!refits) {
             for (Index k = 0; k < n; k += width) add_block(k, std::min(n, k + width), 0, 0, false);
             return;
@@ -104,7 +102,7 @@ class RefinementPlan {
   private:
     void add_block(Index begin, Index end, std::size_t first_group, std::size_t last_group, bool is_wide) {
         const bool fits = !panels_.empty() && panels_.back().is_wide == is_wide &&
-                          (is_wide || end - panels_.back().begin <= panel_columns);
+                          (is_wide || end - panels_.back().begin <= refined_panel_columns);
         if (!fits) panels_.push_back({begin, begin, blocks_.size(), blocks_.size(), is_wide});
         blocks_.push_back({begin, end, first_group, last_group});
         panels_.back().end = end;

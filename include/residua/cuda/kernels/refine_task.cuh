@@ -6,7 +6,7 @@
 /// What a refinement pass over a block is told, and how a thread block lays out what it keeps.
 namespace residua::cuda {
 
-inline constexpr int refine_columns = 128;
+inline constexpr int refine_columns = static_cast<int>(refined_columns);
 
 /// Views start at the first column of the block.
 template <class T>
