@@ -91,7 +91,7 @@ TEST_CASE("Codes by hand", "[core][grid]") {
     CHECK(grid.decode(7, p) == 2.0);
 }
 
-TEMPLATE_TEST_CASE("Every code decodes and encodes to itself", "[core][grid]", float, double) {
+TEMPLATE_TEST_CASE("Every code decodes and encodes to itself", "[core][grid]", RESIDUA_TEST_SCALARS) {
     Random random(5);
     std::size_t wrong = 0;
     for (int bits = 2; bits <= 8; ++bits) {
@@ -114,7 +114,7 @@ TEMPLATE_TEST_CASE("Every code decodes and encodes to itself", "[core][grid]", f
     CHECK(wrong == 0);
 }
 
-TEMPLATE_TEST_CASE("Encoding finds the nearest grid point", "[core][grid]", float, double) {
+TEMPLATE_TEST_CASE("Encoding finds the nearest grid point", "[core][grid]", RESIDUA_TEST_SCALARS) {
     Random random(6);
     const IntegerGrid grid{.bits = 4, .symmetry = Symmetry::None};
     for (int i = 0; i < 300; ++i) {

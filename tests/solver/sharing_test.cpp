@@ -147,7 +147,7 @@ TEST_CASE("Shared and own moments give the same codes in any order of solves", "
 }
 
 TEMPLATE_TEST_CASE("Results are the same bits for any number and order of threads", "[solver][sharing]",
-                   float, double) {
+                   RESIDUA_TEST_SCALARS) {
     // enough columns and rows for several tiles, panels and batches
     const Layer layer = random_layer({.out = 300, .in = 530, .tokens = 600, .dead = {9}, .seed = 8});
     SolverOptions options;

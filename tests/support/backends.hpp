@@ -7,7 +7,15 @@
 ///     Scalar   element type of moments and compensation
 ///     Backend  a Backend<Scalar>
 ///     get()    the one instance that the tests share
+///
+/// The templates are the same code in float and in double: under sanitizers, float is enough.
+#ifdef RESIDUA_TEST_FLOAT_ONLY
+#define RESIDUA_TEST_SCALARS float
+#define RESIDUA_TEST_BACKENDS ::residua::test::EigenFloat
+#else
+#define RESIDUA_TEST_SCALARS float, double
 #define RESIDUA_TEST_BACKENDS ::residua::test::EigenDouble, ::residua::test::EigenFloat
+#endif
 #define RESIDUA_TEST_DOUBLE_BACKENDS ::residua::test::EigenDouble
 
 namespace residua::test {
