@@ -1,9 +1,8 @@
 #pragma once
 
-#include <algorithm>
 #include <utility>
 
-#include "residua/factorization.hpp"
+#include "residua/solver/refine_gram.hpp"
 #include "residua/solver/refine_plan.hpp"
 #include "residua/solver/refine_record.hpp"
 
@@ -43,14 +42,11 @@ class Refiner {
           b_(factorization.backend()),
           n_(factorization.factor().rows),
           refits_(options_.refit_scales && RefittableGrid<G, T>),
-          group_of_(groups.of_position),
-          gram_(factorization.factor()) {
-        std::vector<T> diagonal = factorization.gram_diagonal();
-        in_original_order_ = refits_ && RefinementPlan::is_scattered(group_of_);
-        if (in_original_order_) restore_order(factorization, groups, diagonal);
-        plan_ = RefinementPlan(group_of_, options.block_size, refits_);
-        load_diagonal_blocks(diagonal);
-
+          in_original_order_(refits_ && RefinementPlan::is_scattered(groups.of_position)),
+          group_of_(in_original_order_ ? std::vector<Index>(groups.of_column.begin(), groups.of_column.end())
+                                       : groups.of_position),
+          plan_(group_of_, options.block_size, refits_),
+          gram_(factorization, plan_, in_original_order_) {
         outside_ = b_.template workspace<T>(n_, rows);
         fresh_ = b_.template workspace<T>(plan_.widest_panel(), rows);
         tally_ = b_.template allocate<double>(Tally::rows, rows);
@@ -72,8 +68,8 @@ class Refiner {
     MatrixView<T> spare() { return outside_.view(); }
 
     /// Refines the codes and scales of one slab; E = `error` on entry and on return. The objectives and
-    /// changes are added to `steps`. `advance(columns)`, called as sweeps go on, returns false to cancel,
-    /// which false as the result tells.
+    /// changes are added to `steps`. advance(columns) is called as sweeps go on; where it returns false, the
+    /// refinement ends and returns false.
     template <class Advance>
     bool run(MatrixView<T> error, MatrixView<Code> codes, MatrixView<T> scales, MatrixView<const T> zeros,
              std::vector<RefinementStep>& steps, Advance advance) {
@@ -86,7 +82,7 @@ class Refiner {
         bool open = true;
         for (int round = 0; round < options_.rounds && open; ++round) {
             for (int sweep = 0; sweep < options_.sweeps_per_round; ++sweep) {
-                if (record_.passes() > 0) add_diagonal(slab);
+                if (record_.passes() > 0) gram_.add_diagonal(plan_.blocks(), error, slab.outside);
                 if (!pass(slab, record_.passes() % 2 != 0, advance)) return false;
                 const Counts counts = read_tally(slab);
                 record_.add_pass(steps, refits_ ? Kind::RefitAndSweep : Kind::Sweep, counts.lowered,
@@ -122,64 +118,6 @@ class Refiner {
         return matrix.view().block(0, 0, matrix.rows(), rows);
     }
 
-    /// H and groups in the original order, where static groups are runs.
-    void restore_order(const Factorization<T, B>& f, const GroupLayout& groups, std::vector<T>& diagonal) {
-        std::vector<Index> position(static_cast<std::size_t>(n_));
-        for (Index p = 0; p < n_; ++p)
-            position[static_cast<std::size_t>(f.order()[static_cast<std::size_t>(p)])] = p;
-        Matrix mirrored = b_.template workspace<T>(n_, n_);
-        b_.copy(f.factor(), mirrored.view());
-        b_.mirror_lower(mirrored.view());
-        own_gram_ = b_.template workspace<T>(n_, n_);
-        b_.permute(std::as_const(mirrored).view(), position, own_gram_.view());
-        gram_ = std::as_const(own_gram_).view();
-        for (Index j = 0; j < n_; ++j) {
-            const auto p = static_cast<std::size_t>(position[static_cast<std::size_t>(j)]);
-            diagonal[static_cast<std::size_t>(j)] = f.gram_diagonal()[p];
-        }
-        group_of_.assign(groups.of_column.begin(), groups.of_column.end());
-    }
-
-    /// H of each block with both triangles, one below the other.
-    void load_diagonal_blocks(const std::vector<T>& diagonal) {
-        diagonal_blocks_ = b_.template workspace<T>(n_, plan_.widest_block());
-        for (const Block& block : plan_.blocks()) {
-            const Index width = block.end - block.begin;
-            const MatrixView<T> h = diagonal_blocks_.view().block(block.begin, 0, width, width);
-            b_.copy(gram_.block(block.begin, block.begin, width, width), h);
-            b_.mirror_lower(h);
-            b_.set_diagonal(h, std::vector<T>(diagonal.begin() + block.begin, diagonal.begin() + block.end));
-        }
-    }
-
-    MatrixView<const T> diagonal_block(const Block& block) const {
-        const Index width = block.end - block.begin;
-        return diagonal_blocks_.view().block(block.begin, 0, width, width);
-    }
-
-    /// C = beta C + H X for rows [begin, end) of H and columns [from, to) on one side of them, x (to - from,
-    /// rows). Only the lower triangle of H is there.
-    void multiply(Index begin, Index end, Index from, Index to, MatrixView<const T> x, T beta,
-                  MatrixView<T> c) {
-        if (to <= begin) {
-            b_.multiply(T(1), Transpose::No, gram_.block(begin, from, end - begin, to - from), x, beta, c);
-        } else {
-            b_.multiply(T(1), Transpose::Yes, gram_.block(from, begin, to - from, end - begin), x, beta, c);
-        }
-    }
-
-    /// C_B += sum of H_BB' X_B' over the blocks B' of the panel that a pass visits after B, for each block B
-    /// of it; x, c (columns of the panel, rows).
-    void add_later(const Panel& panel, bool backward, MatrixView<const T> x, MatrixView<T> c) {
-        for (const Block& block : plan_.blocks_of(panel)) {
-            const Index from = backward ? panel.begin : block.end;
-            const Index to = backward ? block.begin : panel.end;
-            if (from == to) continue;
-            multiply(block.begin, block.end, from, to, x.row_range(from - panel.begin, to - from), T(1),
-                     c.row_range(block.begin - panel.begin, block.end - block.begin));
-        }
-    }
-
     /// `outside` for a first pass, forward, and the objective: the sum over all blocks of
     /// E_B' (H_BB E_B + 2 sum of H_BB' E_B' over later B').
     void start(const Slab& slab) {
@@ -191,38 +129,13 @@ class Refiner {
         for (const Panel& panel : plan_.panels()) {
             const Index width = panel.end - panel.begin;
             const MatrixView<T> outside = slab.outside.row_range(panel.begin, width);
-            multiply(panel.begin, panel.end, panel.end, n_, error.row_range(panel.end, n_ - panel.end), T(0),
-                     outside);
-            add_later(panel, false, error.row_range(panel.begin, width), outside);
+            gram_.multiply(panel.begin, panel.end, panel.end, n_, error.row_range(panel.end, n_ - panel.end),
+                           T(0), outside);
+            gram_.add_later(plan_.blocks_of(panel), false, error.row_range(panel.begin, width), outside);
         }
         add_dots();
-        add_diagonal(slab);
+        gram_.add_diagonal(plan_.blocks(), error, slab.outside);
         add_dots();
-    }
-
-    /// outside_B += H_BB E_B for all blocks.
-    void add_diagonal(const Slab& slab) {
-        const std::vector<Block>& blocks = plan_.blocks();
-        for (std::size_t i = 0, next = 0; i < blocks.size(); i = next) {
-            const Index width = blocks[i].end - blocks[i].begin;
-            for (next = i; next < blocks.size() && blocks[next].end - blocks[next].begin == width;) ++next;
-            const Index rows = blocks[next - 1].end - blocks[i].begin;
-            const auto part = [&](auto view) { return view.row_range(blocks[i].begin, rows); };
-            add_block_products(part(read_only(diagonal_blocks_.view())), width,
-                               MatrixView<const T>(part(slab.error)), part(slab.outside));
-        }
-    }
-
-    /// C_B += H_BB X_B, where B runs over the blocks of `width` rows of all three.
-    void add_block_products(MatrixView<const T> h, Index width, MatrixView<const T> x, MatrixView<T> c) {
-        if constexpr (requires { b_.add_block_products(h, width, x, c); }) {
-            b_.add_block_products(h, width, x, c);
-        } else {
-            for (Index k = 0; k < c.rows; k += width) {
-                b_.multiply(T(1), Transpose::No, h.block(k, 0, width, width), x.row_range(k, width), T(1),
-                            c.row_range(k, width));
-            }
-        }
     }
 
     template <class Advance>
@@ -237,7 +150,7 @@ class Refiner {
             const MatrixView<T> fresh = fresh_.view().block(0, 0, panel.end - panel.begin, rows);
             const Index from = backward ? panel.end : 0;
             const Index to = backward ? n_ : panel.begin;
-            multiply(panel.begin, panel.end, from, to, error.row_range(from, to - from), T(0), fresh);
+            gram_.multiply(panel.begin, panel.end, from, to, error.row_range(from, to - from), T(0), fresh);
             if constexpr (RefittableGrid<G, T>) {
                 if (refits_ && panel.is_wide) refit(slab, panel, backward, fresh);
             }
@@ -249,9 +162,9 @@ class Refiner {
                 const Index begin = backward ? panel.begin : block.end;
                 const Index end = backward ? block.begin : panel.end;
                 if (begin == end) continue;
-                multiply(begin, end, block.begin, block.end,
-                         error.row_range(block.begin, block.end - block.begin), T(1),
-                         fresh.row_range(begin - panel.begin, end - begin));
+                gram_.multiply(begin, end, block.begin, block.end,
+                               error.row_range(block.begin, block.end - block.begin), T(1),
+                               fresh.row_range(begin - panel.begin, end - begin));
             }
             if (!advance(panel.end - panel.begin)) return false;
         }
@@ -268,7 +181,7 @@ class Refiner {
         block.error = slab.error;
         block.fresh = fresh_.view().block(place.begin - panel.begin, 0, width, rows);
         block.outside = slab.outside;
-        block.gram = diagonal_block(place);
+        block.gram = gram_.diagonal_block(place);
         block.codes = slab.codes;
         block.scales = slab.scales;
         block.zeros = slab.zeros;
@@ -302,13 +215,13 @@ class Refiner {
         b_.subtract(MatrixView<const T>(own), slopes);
 
         b_.set_zero(later);
-        add_later(panel, backward, slopes, later);
+        gram_.add_later(plan_.blocks_of(panel), backward, slopes, later);
         for (const Block& block : plan_.blocks_of(panel)) {
             const auto rows_of = [&](MatrixView<T> view) {
                 return view.row_range(block.begin - panel.begin, block.end - block.begin);
             };
-            b_.multiply(T(1), Transpose::No, diagonal_block(block), MatrixView<const T>(rows_of(slopes)),
-                        T(0), rows_of(own));
+            b_.multiply(T(1), Transpose::No, gram_.diagonal_block(block),
+                        MatrixView<const T>(rows_of(slopes)), T(0), rows_of(own));
         }
         b_.refit(grid_, RefineGroup<T>{slab.error.row_range(panel.begin, width),
                                        slab.outside.row_range(panel.begin, width), fresh, slopes, later, own,
@@ -333,16 +246,14 @@ class Refiner {
     B& b_;
     Index n_;
     bool refits_;
-    bool in_original_order_ = false;
+    bool in_original_order_;
     std::vector<Index> group_of_;  // of each column
     RefinementPlan plan_;
 
-    MatrixView<const T> gram_;  // H in the strict lower triangle
-    Matrix own_gram_;           // which it is in, in the original order
-    Matrix diagonal_blocks_;    // (in_features, widest block) H_BB
-    Matrix outside_;            // (in_features, rows) of E H, what the next pass does not visit first
-    Matrix fresh_;              // (widest panel, rows) of E H, over the columns visited
-    Matrix slopes_;             // (widest group, rows) C of a wide group
+    RefinementGram<T, B> gram_;
+    Matrix outside_;  // (in_features, rows) of E H, what the next pass does not visit first
+    Matrix fresh_;    // (widest panel, rows) of E H, over the columns visited
+    Matrix slopes_;   // (widest group, rows) C of a wide group
     Matrix later_;
     Matrix own_;
     Matrix units_;  // (groups, rows) ones

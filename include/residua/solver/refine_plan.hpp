@@ -24,8 +24,6 @@ class RefinementPlan {
         bool is_wide;  ///< one group that is wider than a block
     };
 
-    RefinementPlan() = default;
-
     /// `group_of`: of each column in the order of the refinement, and runs of a group are not scattered if
     /// `refits`.
     RefinementPlan(std::span<const Index> group_of, Index block_size, bool refits) {
