@@ -92,7 +92,7 @@ table() {
 # The shipped language model, solved on the CPU and on the GPU.
 model() {
     for device in cpu cuda; do
-        "$work/llama_quantize" --bits 3 --eval-windows 64 --methods gptq,gptaq,rescomp,shifted --refine 2 \
+        "$work/llama_quantize" --bits 3 --eval-windows 64 --methods gptq,gptaq,rescomp,qep --refine 2 \
             --device $device 2>"$out/model_$device.err" || tail -3 "$out/model_$device.err"
     done
 }

@@ -10,7 +10,7 @@ using namespace bench;
 template <class M>
 void quantize_and_consume(benchmark::State& state) {
     const Index n = state.range(0);
-    constexpr bool reference = M::target != Target::Original;
+    constexpr bool reference = M::residuals != Residuals::None;
     constexpr Index tokens = 512;
     const std::vector<Scalar> w = random_matrix(n, n, 0, 3);
     SolverOptions options;

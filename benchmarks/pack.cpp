@@ -3,7 +3,7 @@
 #include <benchmark/benchmark.h>
 
 #include <cstring>
-#include <residua/io/bit_packing.hpp>
+#include <residua/io/packing/bit_packing.hpp>
 #include <vector>
 
 namespace {

@@ -1,8 +1,8 @@
 /// Whole solves: damping, factorization, target, grid fits, sweep and codes, groups of 128, beside the
 /// ceilings of the same run.
 ///
-/// Operations needed: GPTQ n^3/3 + m n^2, GPTAQ and ResComp n^3 + 2 m n^2, shifted target n^3/3 + m n^2 and
-/// the lesser of 4 m n^2 and 2 n^3 + 2 m n^2.
+/// Operations needed: GPTQ n^3/3 + m n^2, GPTAQ and ResComp 2/3 n^3 + 2 m n^2, QEP n^3/3 + m n^2 and the lesser of
+/// n^3 + 2 m n^2 and 3 m n^2.
 
 #include "measure.hpp"
 
@@ -14,13 +14,13 @@ template <class M>
 Operations operations(double m, Index in_features) {
     const double n = double(in_features);
     Operations needed = {.products = m * n * n, .factorizations = 1, .n = in_features};
-    if (M::target == Target::Forwarded) {
+    if (M::residuals == Residuals::OfColumnsBefore) {
         needed.products += m * n * n;
-        needed.solves = 2 * n * n * n / 3;  // P = triu(D R^-T, strict) R^-1
+        needed.solves = n * n * n / 3;  // M = triu(D R^-T, strict)
     }
-    if (M::target == Target::Shifted) {
+    if (M::residuals == Residuals::OfAllColumns) {
         needed.products += 2 * m * n * n;
-        needed.solves = 2 * std::min(m, n) * n * n;  // W D H^-1 from the cheaper side
+        needed.solves = std::min(m, n) * n * n;  // W M, M = D R^-T, from the cheaper side
     }
     return needed;
 }
@@ -29,7 +29,7 @@ template <class M>
 void solve_on(Device& device, benchmark::State& state) {
     const Index m = state.range(0);
     const Index n = state.range(1);
-    const auto moments = random_moments(device, n, M::target != Target::Original);
+    const auto moments = random_moments(device, n, M::residuals != Residuals::None);
     const auto w = random_on<Input>(device, m, n, 0, 3);
     const IntegerGrid grid{.bits = int(state.range(2)), .clip = {.enabled = state.range(3) != 0}};
     SolverOptions options;
@@ -94,6 +94,6 @@ void solve(benchmark::State& state) {
 BENCHMARK_TEMPLATE(solve, GPTQ)->Apply(sizes);
 BENCHMARK_TEMPLATE(solve, GPTAQ)->Apply(sizes);
 BENCHMARK_TEMPLATE(solve, ResidualComp)->Apply(sizes);
-BENCHMARK_TEMPLATE(solve, ShiftedTarget)->Apply(sizes);
+BENCHMARK_TEMPLATE(solve, QEP)->Apply(sizes);
 
 }  // namespace

@@ -10,7 +10,7 @@ void solve_tf32(benchmark::State& state) {
     const Index m = state.range(0);
     const Index n = state.range(1);
     const auto objective = [&](Device& device) {
-        const auto moments = random_moments(device, n, M::target != Target::Original);
+        const auto moments = random_moments(device, n, M::residuals != Residuals::None);
         const auto w = random_on<Input>(device, m, n, 0, 3);
         const auto q = Solver<M, Scalar, Device>(moments).quantize(w.view(), IntegerGrid{.bits = 4});
         return q.report.objective->asymmetric.value_or(q.report.objective->symmetric);
@@ -30,8 +30,8 @@ void largest(benchmark::internal::Benchmark* b) {
 }
 
 BENCHMARK_TEMPLATE(solve_tf32, GPTQ)->Apply(tf32_sizes);
-BENCHMARK_TEMPLATE(solve_tf32, ShiftedTarget)->Apply(tf32_sizes);
+BENCHMARK_TEMPLATE(solve_tf32, QEP)->Apply(tf32_sizes);
 BENCHMARK_TEMPLATE(solve, GPTAQ)->Name("solve<GPTAQ>")->Apply(largest);
-BENCHMARK_TEMPLATE(solve, ShiftedTarget)->Name("solve<ShiftedTarget>")->Apply(largest);
+BENCHMARK_TEMPLATE(solve, QEP)->Name("solve<QEP>")->Apply(largest);
 
 }  // namespace

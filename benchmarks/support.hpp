@@ -13,8 +13,7 @@
 #include <vector>
 
 #ifdef __CUDACC__
-#include <residua/cuda/cuda.hpp>
-#include <residua/solver/solver.hpp>
+#include <residua/cuda.hpp>
 #else
 #include <residua/residua.hpp>
 #endif

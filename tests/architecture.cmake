@@ -1,20 +1,20 @@
 # cmake -D INCLUDE_DIR=<include> -P architecture.cmake
 #
-# Layers: core, backend, cuda, moments, solver, transform, io. Includes never point down this list, but for the
-# device's half of a transform in cuda, and moments and solvers know backends only by the concept. Each rule
-# below names files, what none of their preprocessor lines may match, and why.
+# The rooms of include/residua, from the ground up. A header includes its own room and those before it, never one
+# behind it. Below that: what else no preprocessor line may hold, and why.
 
 cmake_minimum_required(VERSION 3.25)
 
+set(rooms core grids methods backends solver transform io)
 set(violations 0)
 
-# forbid(<reason> <regex> IN <glob>... [OUTSIDE <folder>] [UNLESS <regex>]), paths relative to include/residua
+# forbid(<reason> <regex> IN <glob>... [OUTSIDE <regex>] [UNLESS <regex>]), paths relative to include/residua
 function(forbid reason regex)
     cmake_parse_arguments(PARSE_ARGV 2 arg "" "OUTSIDE;UNLESS" "IN")
     list(TRANSFORM arg_IN PREPEND ${INCLUDE_DIR}/residua/)
     file(GLOB_RECURSE files RELATIVE ${INCLUDE_DIR}/residua ${arg_IN})
     if(arg_OUTSIDE)
-        list(FILTER files EXCLUDE REGEX "^${arg_OUTSIDE}/")
+        list(FILTER files EXCLUDE REGEX "${arg_OUTSIDE}")
     endif()
     foreach(file IN LISTS files)
         file(STRINGS ${INCLUDE_DIR}/residua/${file} lines REGEX "^[ \t]*#[ \t]*(include|if|ifdef|ifndef|elif|else)")
@@ -30,19 +30,23 @@ endfunction()
 
 set(include "#[ \t]*include[ \t]*[<\"]")
 
-forbid("core depends on nothing but the standard library" "${include}" IN core/*
+set(behind ${rooms})
+foreach(room IN LISTS rooms)
+    list(POP_FRONT behind)
+    list(JOIN behind "|" names)
+    if(names)
+        forbid("${room}/ comes before the room that this includes from" "${include}residua/(${names})/" IN ${room}/*)
+    endif()
+    forbid("umbrellas are for users" "${include}residua/(residua|cuda|io)\\.hpp" IN ${room}/*)
+endforeach()
+
+forbid("core/ depends on nothing but the standard library" "${include}" IN core/*
     UNLESS "include[ \t]*(<[a-z_]+>|\"residua/core/)")
-forbid("only backend/ includes Eigen" "${include}(unsupported/)?Eigen/" IN * OUTSIDE backend)
-forbid("only cuda/ includes CUDA" "${include}(residua/cuda/|cu[a-z_]*\\.h|cublas|cusolver|cub/|thrust/|mma\\.h)"
-    IN * OUTSIDE cuda)
-forbid("solvers are below backends and moments" "${include}residua/solver/" IN backend/* cuda/* moments*.hpp moments/* factorization*.hpp)
-forbid("moments and solvers know a backend by its concept only" "${include}residua/backend/"
-    IN solver/* moments*.hpp moments/* factorization*.hpp UNLESS "residua/backend/(backend|sweep_block|refine_block)\\.hpp")
-forbid("transforms are above backends, moments and solvers" "${include}residua/transform/"
-    IN core/* backend/* solver/* moments*.hpp moments/* factorization*.hpp)
-forbid("cuda has the device's half of the Hadamard transform and knows no other" "${include}residua/transform/"
-    IN cuda/* UNLESS "residua/transform/hadamard(_base)?\\.hpp")
-forbid("transforms are below file formats" "${include}residua/io/" IN transform/*)
+forbid("only backends/eigen.hpp includes Eigen" "${include}(unsupported/)?Eigen/" IN * OUTSIDE "^backends/eigen\\.hpp$")
+forbid("CUDA is for folders named cuda" "${include}(residua/.*/cuda/|cu[a-z_]*\\.h|cublas|cusolver|cub/|thrust/|mma\\.h)"
+    IN * OUTSIDE "/cuda/|^cuda\\.hpp$")
+forbid("solvers know a backend by its concept only" "${include}residua/backends/"
+    IN solver/* UNLESS "residua/backends/(backend|sweep_block|refine_block)\\.hpp")
 forbid("solvers have no feature switches" "#[ \t]*(if|ifdef|ifndef|elif|else)" IN solver/*)
 
 if(violations)

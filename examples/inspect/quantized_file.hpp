@@ -1,11 +1,11 @@
 #pragma once
 
 #include <functional>
-#include <residua/io/compressed_tensors.hpp>
-#include <residua/io/fp4.hpp>
-#include <residua/io/gguf_file.hpp>
-#include <residua/io/gptq.hpp>
-#include <residua/io/model_config.hpp>
+#include <residua/io/formats/compressed_tensors.hpp>
+#include <residua/io/formats/fp4.hpp>
+#include <residua/io/formats/gptq.hpp>
+#include <residua/io/formats/model_config.hpp>
+#include <residua/io/gguf/file.hpp>
 #include <residua/io/safetensors.hpp>
 #include <string>
 #include <string_view>

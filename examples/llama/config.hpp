@@ -3,8 +3,8 @@
 #include <filesystem>
 #include <nlohmann/json.hpp>
 #include <optional>
-#include <residua/io/gptq_config.hpp>
-#include <residua/io/model_config.hpp>
+#include <residua/io/formats/gptq_config.hpp>
+#include <residua/io/formats/model_config.hpp>
 #include <residua/residua.hpp>
 #include <string>
 

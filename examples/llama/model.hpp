@@ -2,7 +2,7 @@
 
 #include <Eigen/Core>
 #include <array>
-#include <residua/io/gptq.hpp>
+#include <residua/io/formats/gptq.hpp>
 #include <residua/io/safetensors.hpp>
 #include <string>
 #include <vector>

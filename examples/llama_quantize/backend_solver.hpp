@@ -30,8 +30,8 @@ class BackendSolver : public LayerSolver {
         if (method == "rtn")
             return to_host(residua::round_to_nearest<float>(backend_, weights, settings_.grid,
                                                             settings_.options.group_size));
-        return with_rule(method, settings_, [&]<class Rule>(const Rule& rule) {
-            const residua::Solver<Rule, float, B> solver(*moments_, settings_.options, rule);
+        return with_method(method, settings_, [&]<class Method>(const Method& chosen) {
+            const residua::Solver<Method, float, B> solver(*moments_, settings_.options, chosen);
             return to_host(solver.quantize(weights, settings_.grid));
         });
     }

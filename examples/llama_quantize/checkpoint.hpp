@@ -1,7 +1,7 @@
 #pragma once
 
-#include <residua/io/gptq.hpp>
-#include <residua/io/model_config.hpp>
+#include <residua/io/formats/gptq.hpp>
+#include <residua/io/formats/model_config.hpp>
 #include <residua/io/safetensors.hpp>
 
 #include "../llama/model.hpp"

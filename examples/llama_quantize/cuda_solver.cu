@@ -1,4 +1,4 @@
-#include <residua/cuda/cuda.hpp>
+#include <residua/cuda.hpp>
 
 #include "backend_solver.hpp"
 

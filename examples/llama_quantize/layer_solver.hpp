@@ -1,7 +1,7 @@
 #pragma once
 
 #include <memory>
-#include <residua/io/quantized_layer.hpp>
+#include <residua/io/formats/quantized_layer.hpp>
 #include <string>
 
 #include "../support/solve_settings.hpp"

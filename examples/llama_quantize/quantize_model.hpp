@@ -74,8 +74,8 @@ class ModelQuantizer {
     }
 
     static bool needs_reference(const std::string& method) {
-        return method != "rtn" && with_rule(method, {}, []<class Rule>(const Rule&) {
-                   return Rule::target != residua::Target::Original;
+        return method != "rtn" && with_method(method, {}, []<class Method>(const Method&) {
+                   return Method::residuals != residua::Residuals::None;
                });
     }
 

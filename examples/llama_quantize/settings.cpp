@@ -41,6 +41,7 @@ Settings parse_settings(CLI::App& app, int argc, char** argv) {
     app.add_option("--methods,--method", s.methods,
                    "what to quantize with, separated by commas; none: evaluate")
         ->delimiter(',')
+        ->transform(present_name)
         ->check(CLI::IsMember(known))
         ->capture_default_str();
     const SolverArguments solver(app, s.solve);

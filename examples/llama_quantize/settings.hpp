@@ -13,7 +13,7 @@ struct Settings {
     residua::Index window = 512;
     residua::Index calibration_windows = 0;  ///< 0: all
     residua::Index evaluation_windows = 0;
-    std::vector<std::string> methods{"gptq", "gptaq", "rescomp", "shifted"};
+    std::vector<std::string> methods{"gptq", "gptaq", "rescomp", "qep"};
     SolveSettings solve;
     std::string rotation = "none";
     std::uint64_t rotation_seed = 0;

@@ -1,9 +1,9 @@
-#include <residua/core/ggml_grid.hpp>
-#include <residua/core/mxfp4_grid.hpp>
-#include <residua/core/nvfp4_grid.hpp>
-#include <residua/io/fp4.hpp>
-#include <residua/io/gguf_writer.hpp>
-#include <residua/io/model_config.hpp>
+#include <residua/grids/ggml_grid.hpp>
+#include <residua/grids/mxfp4_grid.hpp>
+#include <residua/grids/nvfp4_grid.hpp>
+#include <residua/io/formats/fp4.hpp>
+#include <residua/io/formats/model_config.hpp>
+#include <residua/io/gguf/writer.hpp>
 
 #include "methods.hpp"
 
@@ -38,7 +38,7 @@ Result quantize_to_blocks(Experiment& experiment, const Layer& layer, const Sett
                         [&](const std::string&, const auto& q) { write(settings, io::to_host(backend, q)); });
         methods.round();
         methods.solve("gptq", GPTQ{});
-        methods.solve("shifted", ShiftedTarget{});
+        methods.solve("qep", QEP{});
         return methods.result;
     };
     const ClipSearch clip = settings.solve.grid.clip;

@@ -1,7 +1,7 @@
 #include "cuda.hpp"
 
 #include <algorithm>
-#include <residua/cuda/cuda.hpp>
+#include <residua/cuda.hpp>
 
 using namespace residua;
 
@@ -24,7 +24,7 @@ Matrix<U> to_host(const DeviceMatrix& matrix) {
 
 template <class M, class G>
 CudaResult<G> solve_on_cuda(const Layer& layer, Index calibration, const SolverOptions& options,
-                            const M& rule, const G& grid) {
+                            const M& method, const G& grid) {
     Moments<float, CudaBackend> moments(backend(), layer.in);
     const auto start = backend().timestamp();
     if (layer.x_fp) {
@@ -34,7 +34,7 @@ CudaResult<G> solve_on_cuda(const Layer& layer, Index calibration, const SolverO
     }
     CudaResult<G> result{.accumulate_seconds = backend().seconds(start, backend().timestamp())};
 
-    const auto q = Solver<M, float, CudaBackend>(moments, options, rule).quantize(layer.weights(), grid);
+    const auto q = Solver<M, float, CudaBackend>(moments, options, method).quantize(layer.weights(), grid);
     result.quantized.grid = q.grid;
     result.quantized.report = q.report;
     if (!q) return result;
@@ -45,11 +45,12 @@ CudaResult<G> solve_on_cuda(const Layer& layer, Index calibration, const SolverO
     return result;
 }
 
-#define RESIDUA_SOLVE_ON_CUDA(rule)                                                                        \
-    template CudaResult<IntegerGrid> solve_on_cuda(const Layer&, Index, const SolverOptions&, const rule&, \
+#define RESIDUA_SOLVE_ON_CUDA(Method)                                                                        \
+    template CudaResult<IntegerGrid> solve_on_cuda(const Layer&, Index, const SolverOptions&, const Method&, \
                                                    const IntegerGrid&);
 RESIDUA_SOLVE_ON_CUDA(GPTQ)
 RESIDUA_SOLVE_ON_CUDA(GPTQResidualComp)
 RESIDUA_SOLVE_ON_CUDA(GPTAQ)
 RESIDUA_SOLVE_ON_CUDA(ResidualComp)
-RESIDUA_SOLVE_ON_CUDA(ShiftedTarget)
+RESIDUA_SOLVE_ON_CUDA(QEP)
+RESIDUA_SOLVE_ON_CUDA(Qronos)

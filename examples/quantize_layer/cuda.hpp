@@ -14,7 +14,7 @@ struct CudaResult {
 /// Moments of the first `calibration` tokens and a solve, both on the GPU.
 template <class M, class G>
 CudaResult<G> solve_on_cuda(const Layer& layer, residua::Index calibration,
-                            const residua::SolverOptions& options, const M& rule, const G& grid);
+                            const residua::SolverOptions& options, const M& method, const G& grid);
 
 #ifndef RESIDUA_EXAMPLE_CUDA
 template <class M, class G>

@@ -63,8 +63,8 @@ class Experiment {
     }
 
     template <class M, class G>
-    Quantized<G> solve(M rule, const G& grid) {
-        rule = settings_.solve.with_coefficients(rule);
+    Quantized<G> solve(M method, const G& grid) {
+        method = settings_.solve.with_coefficients(method);
         residua::SolverOptions options = settings_.solve.options;
         if (isatty(STDERR_FILENO)) {
             options.progress = [](const residua::Progress& p) {
@@ -75,14 +75,14 @@ class Experiment {
         }
         if constexpr (std::is_same_v<G, residua::IntegerGrid>) {
             if (settings_.device == "cuda") {
-                auto result = solve_on_cuda(layer_, calibration_, options, rule, grid);
+                auto result = solve_on_cuda(layer_, calibration_, options, method, grid);
                 accumulate_seconds_ = result.accumulate_seconds;
                 return std::move(result.quantized);
             }
         }
         // moments are shared, but every method is timed with a factorization of its own
         const residua::Moments<float, Cpu> fresh = copy(moments_);
-        return residua::Solver<M, float, Cpu>(fresh, options, rule).quantize(layer_.weights(), grid);
+        return residua::Solver<M, float, Cpu>(fresh, options, method).quantize(layer_.weights(), grid);
     }
 
     template <class G>

@@ -1,6 +1,6 @@
-#include <residua/io/compressed_tensors.hpp>
-#include <residua/io/gptq.hpp>
-#include <residua/io/model_config.hpp>
+#include <residua/io/formats/compressed_tensors.hpp>
+#include <residua/io/formats/gptq.hpp>
+#include <residua/io/formats/model_config.hpp>
 
 #include "methods.hpp"
 
@@ -59,6 +59,7 @@ Result quantize_to_integers(Experiment& experiment, const Settings& settings, Cp
     methods.solve("gptq+rescomp", GPTQResidualComp{});
     methods.solve("gptaq", GPTAQ{});
     methods.solve("rescomp", ResidualComp{});
-    methods.solve("shifted", ShiftedTarget{});
+    methods.solve("qep", QEP{});
+    methods.solve("qronos", Qronos{});
     return methods.result;
 }

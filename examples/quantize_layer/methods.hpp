@@ -23,15 +23,15 @@ class Methods {
     }
 
     template <class M>
-    void solve(const char* method, M rule) {
-        if (!is_wanted(method)) return;
-        if (M::target != residua::Target::Original && !experiment_.has_reference()) {
-            residua::require(settings_.method == "all", std::string("--method: x_fp for ") + method + " is",
+    void solve(const char* name, M method) {
+        if (!is_wanted(name)) return;
+        if (M::residuals != residua::Residuals::None && !experiment_.has_reference()) {
+            residua::require(settings_.method == "all", std::string("--method: x_fp for ") + name + " is",
                              "missing", "it in " + settings_.input);
-            result.rows.push_back({.method = method, .status = "no x_fp in the input"});
+            result.rows.push_back({.method = name, .status = "no x_fp in the input"});
             return;
         }
-        add(method, experiment_.solve(rule, grid_));
+        add(name, experiment_.solve(method, grid_));
     }
 
     Result result;
@@ -58,5 +58,5 @@ class Methods {
 /// Onto integers: --format residua, gptq-v1, gptq-v2 and compressed-tensors, every method.
 Result quantize_to_integers(Experiment& experiment, const Settings& settings, Cpu& backend);
 
-/// Onto the blocks of --format gguf-*, nvfp4 and mxfp4, with rounding, GPTQ and the shifted target.
+/// Onto the blocks of --format gguf-*, nvfp4 and mxfp4, with rounding, GPTQ and QEP.
 Result quantize_to_blocks(Experiment& experiment, const Layer& layer, const Settings& settings, Cpu& backend);

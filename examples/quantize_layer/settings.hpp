@@ -39,6 +39,7 @@ inline Settings parse_settings(CLI::App& app, int argc, char** argv) {
         ->capture_default_str();
     app.add_option("--name", s.name, "name of the layer in the output")->capture_default_str();
     app.add_option("--method", s.method, "what to quantize with")
+        ->transform(present_name)
         ->check(CLI::IsMember(methods))
         ->capture_default_str();
     const SolverArguments solver(app, s.solve);
@@ -60,8 +61,8 @@ inline Settings parse_settings(CLI::App& app, int argc, char** argv) {
         require(group_size == s.block_size(), "--format " + s.format + ": --group-size is", group_size,
                 std::to_string(s.block_size()));
         const bool is_known =
-            s.method == "all" || s.method == "rtn" || s.method == "gptq" || s.method == "shifted";
-        require(is_known, "--format " + s.format + ": --method is", s.method, "rtn, gptq, shifted or all");
+            s.method == "all" || s.method == "rtn" || s.method == "gptq" || s.method == "qep";
+        require(is_known, "--format " + s.format + ": --method is", s.method, "rtn, gptq, qep or all");
     } else if (s.format != "residua" && solver.scale_type->count() == 0) {
         s.solve.grid.scale_type = residua::ScaleType::Float16;
     }

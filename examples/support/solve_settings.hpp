@@ -17,27 +17,31 @@ struct SolveSettings {
         options.validate();
     }
 
-    /// `rule` with the coefficients that were asked for.
-    template <class Rule>
-    Rule with_coefficients(Rule rule) const {
-        if constexpr (requires { rule.alpha; }) rule.alpha = alpha.value_or(rule.alpha);
-        if constexpr (requires { rule.beta; }) rule.beta = beta.value_or(rule.beta);
-        return rule;
+    /// `method` with the coefficients that were asked for.
+    template <class Method>
+    Method with_coefficients(Method method) const {
+        if constexpr (requires { method.alpha; }) method.alpha = alpha.value_or(method.alpha);
+        if constexpr (requires { method.beta; }) method.beta = beta.value_or(method.beta);
+        return method;
     }
 };
 
-/// Every method by the name that the programs give it. "rtn", rounding, is none of the rules.
+/// Every method by the name that the programs give it; "rtn" is rounding to nearest.
 inline std::vector<std::string> method_names() {
-    return {"rtn", "gptq", "gptq+rescomp", "gptaq", "rescomp", "shifted"};
+    return {"rtn", "gptq", "gptq+rescomp", "gptaq", "rescomp", "qep", "qronos"};
 }
 
-/// Calls f(rule) with the rule of that name; f returns the same type for all.
+/// The name of a method that used to have another one.
+inline std::string present_name(std::string method) { return method == "shifted" ? "qep" : method; }
+
+/// Calls f(method) with the method of that name; f returns the same type for all.
 template <class F>
-auto with_rule(const std::string& method, const SolveSettings& settings, F f) {
-    if (method == "gptq+rescomp") return f(settings.with_coefficients(residua::GPTQResidualComp{}));
-    if (method == "gptaq") return f(settings.with_coefficients(residua::GPTAQ{}));
-    if (method == "rescomp") return f(settings.with_coefficients(residua::ResidualComp{}));
-    if (method == "shifted") return f(settings.with_coefficients(residua::ShiftedTarget{}));
-    residua::require(method == "gptq", "method is", method, "gptq, gptq+rescomp, gptaq, rescomp or shifted");
+auto with_method(const std::string& name, const SolveSettings& settings, F f) {
+    if (name == "gptq+rescomp") return f(settings.with_coefficients(residua::GPTQResidualComp{}));
+    if (name == "gptaq") return f(settings.with_coefficients(residua::GPTAQ{}));
+    if (name == "rescomp") return f(settings.with_coefficients(residua::ResidualComp{}));
+    if (name == "qep") return f(settings.with_coefficients(residua::QEP{}));
+    if (name == "qronos") return f(settings.with_coefficients(residua::Qronos{}));
+    residua::require(name == "gptq", "method is", name, "gptq, gptq+rescomp, gptaq, rescomp, qep or qronos");
     return f(settings.with_coefficients(residua::GPTQ{}));
 }

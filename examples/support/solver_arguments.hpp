@@ -56,18 +56,18 @@ struct SolverArguments {
         app.add_flag("--static-groups", s.options.static_groups, "fit all grids before the first column");
         app.add_option("--damping", s.options.damping.initial, "part of the mean diagonal added to H")
             ->capture_default_str();
-        app.add_option("--alpha", s.alpha, "weight of the input residual (default: 0.25, shifted 0.5)");
+        app.add_option("--alpha", s.alpha, "weight of the input residual (default: 0.25, qep 0.5)");
         app.add_option("--beta", s.beta, "weight of the weight residual (default: 0.25)");
         app.add_option("--refine", s.options.refinement.rounds,
                        "rounds of scale refits and sweeps that lower the objective further")
             ->capture_default_str();
         app.add_option("--block-size", s.options.block_size, "columns of one sweep")->capture_default_str();
-        add_choice<ResidualView>(app, "--residual-view", s.options.view,
+        add_choice<ResidualView>(app, "--residual-view", s.options.published.view,
                                  {{"compensated", ResidualView::Compensated},
                                   {"quantized", ResidualView::Quantized},
                                   {"clamped", ResidualView::Clamped}},
                                  "weights that residuals see");
-        add_choice<GroupScales>(app, "--group-scales", s.options.scales,
+        add_choice<GroupScales>(app, "--group-scales", s.options.published.scales,
                                 {{"current", GroupScales::Current}, {"stale", GroupScales::Stale}},
                                 "weights that grids are fitted to");
     }

@@ -1,8 +1,6 @@
 // Every kernel, compiled for every architecture that we claim; never run.
 
-#include "residua/cuda/cuda.hpp"
-#include "residua/cuda/pack.hpp"
-#include "residua/solver/solver.hpp"
+#include "residua/cuda.hpp"
 
 namespace residua {
 

@@ -1,5 +1,5 @@
 // expect: satisfaction of 'Grid<|QuantizedMatrix' .with T = float, B = residua::EigenBackend, G = HalfAGrid
-#include "residua/backend/eigen.hpp"
+#include "residua/backends/eigen.hpp"
 #include "residua/solver/solver.hpp"
 
 struct HalfAGrid {

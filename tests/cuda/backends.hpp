@@ -3,8 +3,8 @@
 // Eigen 3.4 marks defaulted functions for the device, which nvcc remarks on.
 #pragma nv_diag_suppress 20012
 
-#include "residua/cuda/cuda.hpp"
-#include "residua/moments.hpp"
+#include "residua/cuda.hpp"
+#include "residua/solver/moments.hpp"
 #include "support/backends.hpp"
 
 /// Puts the GPU in place of the CPU in the lists that the TEMPLATE_TEST_CASEs run on. Tests of a .cpp file

@@ -31,12 +31,12 @@ class PoisonAllocator : public DeviceAllocator {
     std::size_t left_;
 };
 
-template <class Rule>
+template <class Method>
 std::vector<Code> codes(CudaBackend& gpu, const Layer& layer, const SolverOptions& options = {}) {
     const std::vector<float> x(layer.x.data.begin(), layer.x.data.end());
     const std::vector<float> x_fp(layer.x_fp.data.begin(), layer.x_fp.data.end());
     const std::vector<float> w(layer.w.data.begin(), layer.w.data.end());
-    Solver<Rule, float, CudaBackend> solver(gpu, layer.n, options);
+    Solver<Method, float, CudaBackend> solver(gpu, layer.n, options);
     solver.accumulate(MatrixView<const float>(x.data(), layer.tokens, layer.n),
                       MatrixView<const float>(x_fp.data(), layer.tokens, layer.n));
     const auto result = solver.quantize(MatrixView<const float>(w.data(), layer.m, layer.n), IntegerGrid{});
@@ -57,7 +57,7 @@ std::vector<SolverOptions> refinements() {
 
 }  // namespace
 
-TEMPLATE_TEST_CASE("Every element that is read was written", "[cuda][sanitize]", GPTQ, GPTAQ, ShiftedTarget) {
+TEMPLATE_TEST_CASE("Every element that is read was written", "[cuda][sanitize]", GPTQ, GPTAQ, QEP) {
     const Layer layer = random_layer({.out = 70, .in = 300, .tokens = 700});
     PoisonAllocator poison(std::size_t(1) << 30);
     CudaBackend gpu(CudaOptions{.allocator = &poison});
@@ -139,7 +139,7 @@ TEST_CASE("Out of memory says how much was asked for, and leaves the moments int
     CHECK(quantize());
 }
 
-TEMPLATE_TEST_CASE("A solve takes the memory that was announced", "[cuda]", GPTQ, GPTAQ, ShiftedTarget) {
+TEMPLATE_TEST_CASE("A solve takes the memory that was announced", "[cuda]", GPTQ, GPTAQ, QEP) {
     std::vector<SolverOptions> all = refinements();
     all.resize(all.size() + 2);
     all.back().report_objective = true;

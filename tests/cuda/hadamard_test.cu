@@ -1,7 +1,7 @@
 // The Hadamard transform on the device against the one on the host in double.
 
 #include "catch.hpp"
-#include "residua/cuda/hadamard.hpp"
+#include "residua/transform/cuda/hadamard.hpp"
 #include "support/random.hpp"
 
 using namespace residua;

@@ -1,3 +1,3 @@
 #include "cuda/backends.hpp"
 //
-#include "../moments/moments_test.cpp"
+#include "../solver/moments_test.cpp"

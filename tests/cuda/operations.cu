@@ -1,3 +1,3 @@
 #include "cuda/backends.hpp"
 //
-#include "../backend/operations_test.cpp"
+#include "../backends/operations_test.cpp"

@@ -6,14 +6,14 @@
 #include <vector>
 
 #include "catch.hpp"
-#include "residua/core/codebook_grid.hpp"
-#include "residua/core/float_grid.hpp"
-#include "residua/core/ggml_grid.hpp"
-#include "residua/core/mxfp4_grid.hpp"
-#include "residua/core/nf4_grid.hpp"
-#include "residua/core/nvfp4_grid.hpp"
-#include "residua/cuda/pack.hpp"
-#include "residua/io/bit_packing.hpp"
+#include "residua/backends/cuda/pack.hpp"
+#include "residua/grids/codebook_grid.hpp"
+#include "residua/grids/float_grid.hpp"
+#include "residua/grids/ggml_grid.hpp"
+#include "residua/grids/mxfp4_grid.hpp"
+#include "residua/grids/nf4_grid.hpp"
+#include "residua/grids/nvfp4_grid.hpp"
+#include "residua/io/packing/bit_packing.hpp"
 #include "support/random.hpp"
 
 using namespace residua;

@@ -2,7 +2,7 @@
 
 #include "catch.hpp"
 #include "cuda/backends.hpp"
-#include "residua/io/safetensors_file.hpp"
+#include "residua/io/safetensors/file.hpp"
 #include "support/layer.hpp"
 
 namespace {
@@ -11,12 +11,12 @@ using namespace residua;
 using namespace residua::test;
 
 /// A clip search may choose between candidates of the same error, which only rounding tells apart.
-template <class Rule>
+template <class Method>
 void check_parity(const Layer& layer, const SolverOptions& options, const IntegerGrid& grid) {
     const double tolerance = grid.clip.enabled ? 5e-3 : 1e-4;
-    const Solved cpu = solve<Rule, EigenFloat>(layer, options, grid);
-    const Solved gpu = solve<Rule, CudaFloat>(layer, options, grid);
-    CAPTURE(Rule::name, layer.m, layer.n, options.group_size, options.block_size, grid.clip.enabled);
+    const Solved cpu = solve<Method, EigenFloat>(layer, options, grid);
+    const Solved gpu = solve<Method, CudaFloat>(layer, options, grid);
+    CAPTURE(Method::name, layer.m, layer.n, options.group_size, options.block_size, grid.clip.enabled);
     REQUIRE(cpu);
     REQUIRE(gpu);
     CHECK(double(differences(cpu.codes, gpu.codes)) <= 1e-3 * double(cpu.codes.size()));
@@ -36,7 +36,7 @@ const Layer& even_layer() {
 }
 
 /// Shapes with ragged ends, groups across blocks, tiles that do and do not fit in shared memory.
-template <class Rule>
+template <class Method>
 void check_all() {
     const IntegerGrid plain{.bits = 4};
     const IntegerGrid symmetric{.bits = 3, .symmetry = Symmetry::Restricted};
@@ -46,40 +46,40 @@ void check_all() {
     const Layer& even = even_layer();
 
     SolverOptions options;
-    check_parity<Rule>(ragged, options, plain);
-    check_parity<Rule>(even, options, plain);
-    check_parity<Rule>(ragged, options, symmetric);
-    check_parity<Rule>(ragged, options, clipped);
+    check_parity<Method>(ragged, options, plain);
+    check_parity<Method>(even, options, plain);
+    check_parity<Method>(ragged, options, symmetric);
+    check_parity<Method>(ragged, options, clipped);
     options.ordering = Ordering::Activation;
-    check_parity<Rule>(ragged, options, plain);
+    check_parity<Method>(ragged, options, plain);
     options.static_groups = true;
     options.group_size = 32;
-    check_parity<Rule>(ragged, options, clipped);
+    check_parity<Method>(ragged, options, clipped);
     options.ordering = Ordering::GroupAware;
     options.static_groups = false;
     options.group_size = 50;
-    check_parity<Rule>(ragged, options, plain);
+    check_parity<Method>(ragged, options, plain);
     options.ordering = Ordering::Natural;
     options.group_size = 200;
     options.block_size = 96;
-    check_parity<Rule>(ragged, options, plain);
+    check_parity<Method>(ragged, options, plain);
     options.group_size = SolverOptions::per_channel;
-    check_parity<Rule>(ragged, options, plain);
+    check_parity<Method>(ragged, options, plain);
     options.group_size = 7;
     options.block_size = 1000;
-    check_parity<Rule>(ragged, options, plain);
+    check_parity<Method>(ragged, options, plain);
     options.group_size = 64;
     options.block_size = 128;
     for (const auto view : {ResidualView::Quantized, ResidualView::Clamped}) {
-        options.view = view;
-        options.scales = GroupScales::Stale;
-        check_parity<Rule>(ragged, options, plain);
+        options.published.view = view;
+        options.published.scales = GroupScales::Stale;
+        check_parity<Method>(ragged, options, plain);
     }
 }
 
 }  // namespace
 
-TEST_CASE("The shifted target is best on the shipped layer", "[cuda][parity]") {
+TEST_CASE("QEP is best on the shipped layer", "[cuda][parity]") {
     const io::SafetensorsFile file(std::string(RESIDUA_EXAMPLE_DATA_DIR) + "/layer.safetensors");
     const auto matrix = [&](const std::string& name) {
         const auto& shape = file.info(name).shape;
@@ -90,16 +90,15 @@ TEST_CASE("The shifted target is best on the shipped layer", "[cuda][parity]") {
     layer.n = layer.w.cols;
     layer.tokens = layer.x.rows;
     const IntegerGrid grid{.bits = 3, .symmetry = Symmetry::Restricted};
-    const auto objective = [&]<class Rule>(Rule) {
-        return *solve<Rule, CudaFloat>(layer, {}, grid).report.objective->asymmetric;
+    const auto objective = [&]<class Method>(Method) {
+        return *solve<Method, CudaFloat>(layer, {}, grid).report.objective->asymmetric;
     };
-    const double shifted = objective(ShiftedTarget{});
-    CHECK(shifted < objective(GPTQ{}));
-    CHECK(shifted < objective(GPTAQ{}));
-    CHECK(shifted < objective(ResidualComp{}));
+    const double qep = objective(QEP{});
+    CHECK(qep < objective(GPTQ{}));
+    CHECK(qep < objective(GPTAQ{}));
+    CHECK(qep < objective(ResidualComp{}));
 }
 
-TEMPLATE_TEST_CASE("CPU and GPU agree", "[cuda][parity]", GPTQ, GPTAQ, ResidualComp, GPTQResidualComp,
-                   ShiftedTarget) {
+TEMPLATE_TEST_CASE("CPU and GPU agree", "[cuda][parity]", GPTQ, GPTAQ, ResidualComp, GPTQResidualComp, QEP) {
     check_all<TestType>();
 }

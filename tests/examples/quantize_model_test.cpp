@@ -60,7 +60,7 @@ std::vector<float> inputs_at(const Model& model, const Windows& windows, Index b
 }  // namespace
 
 TEST_CASE("llama_quantize: layers are calibrated on what their quantized predecessors give", "[llama]") {
-    const std::string method = GENERATE("shifted", "gptq");
+    const std::string method = GENERATE("qep", "gptq");
     const Model original = random_model();
     const Windows windows{{1, 2, 3, 4, 5, 6}, {7, 8, 9}, {30, 20, 10, 0}};
     const ActivationSettings settings{.inputs = residua::ActivationQuantizer{.bits = 8}};
@@ -79,7 +79,7 @@ TEST_CASE("llama_quantize: layers are calibrated on what their quantized predece
         CAPTURE(block, int(at));
         // all layers before this point have their final weights
         CHECK(solver.groups[i].x == inputs_at(model, windows, block, at, settings));
-        const bool has_reference = method == "shifted";
+        const bool has_reference = method == "qep";
         CHECK(solver.groups[i].x_fp ==
               (has_reference ? inputs_at(original, windows, block, at, {}) : std::vector<float>()));
         std::size_t next = 0;
@@ -107,7 +107,7 @@ TEST_CASE("llama_quantize: the output error compares with the full-precision mod
     Model model = original;
     RecordingSolver solver;
     const residua::Executor executor(1);
-    const auto records = ModelQuantizer("shifted", solver, executor, {}).run(model, windows, {}, nullptr);
+    const auto records = ModelQuantizer("qep", solver, executor, {}).run(model, windows, {}, nullptr);
     for (std::size_t i = 0; i < records.size(); ++i) {
         const auto block = Index(i / layer_names.size());
         const LayerName& layer = layer_names[i % layer_names.size()];

@@ -1,8 +1,8 @@
 #include <iostream>
 #include <vector>
 
+#include <residua/core/version.hpp>
 #include <residua/core/view.hpp>
-#include <residua/version.hpp>
 
 int main() {
     std::vector<float> weights(6, 1.0f);

@@ -6,12 +6,12 @@
 #include <string>
 
 #include "../io/packed_layers.hpp"
-#include "residua/io/compressed_tensors.hpp"
-#include "residua/io/fp4.hpp"
-#include "residua/io/gguf_writer.hpp"
-#include "residua/io/gptq.hpp"
-#include "residua/io/model_config.hpp"
-#include "residua/io/nf4.hpp"
+#include "residua/io/formats/compressed_tensors.hpp"
+#include "residua/io/formats/fp4.hpp"
+#include "residua/io/formats/gptq.hpp"
+#include "residua/io/formats/model_config.hpp"
+#include "residua/io/formats/nf4.hpp"
+#include "residua/io/gguf/writer.hpp"
 
 namespace {
 

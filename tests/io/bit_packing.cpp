@@ -3,7 +3,7 @@
 
 #include "catch.hpp"
 #include "packed_layers.hpp"
-#include "residua/io/bit_packing.hpp"
+#include "residua/io/packing/bit_packing.hpp"
 #include "safetensors_bytes.hpp"
 
 using namespace residua;

@@ -2,9 +2,9 @@
 
 #include "catch.hpp"
 #include "packed_layers.hpp"
-#include "residua/io/compressed_tensors.hpp"
-#include "residua/io/fp4.hpp"
-#include "residua/io/nf4.hpp"
+#include "residua/io/formats/compressed_tensors.hpp"
+#include "residua/io/formats/fp4.hpp"
+#include "residua/io/formats/nf4.hpp"
 #include "safetensors_bytes.hpp"
 
 using namespace residua;

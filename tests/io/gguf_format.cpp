@@ -5,9 +5,9 @@
 
 #include "catch.hpp"
 #include "packed_layers.hpp"
-#include "residua/io/ggml_blocks.hpp"
-#include "residua/io/gguf_file.hpp"
-#include "residua/io/gguf_writer.hpp"
+#include "residua/io/gguf/blocks.hpp"
+#include "residua/io/gguf/file.hpp"
+#include "residua/io/gguf/writer.hpp"
 #include "safetensors_bytes.hpp"
 
 using namespace residua;

@@ -2,8 +2,8 @@
 
 #include "catch.hpp"
 #include "packed_layers.hpp"
-#include "residua/io/gptq.hpp"
-#include "residua/io/model_config.hpp"
+#include "residua/io/formats/gptq.hpp"
+#include "residua/io/formats/model_config.hpp"
 #include "safetensors_bytes.hpp"
 
 using namespace residua;

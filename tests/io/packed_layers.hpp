@@ -4,7 +4,7 @@
 #include <stdexcept>
 #include <string>
 
-#include "residua/io/quantized_layer.hpp"
+#include "residua/io/formats/quantized_layer.hpp"
 #include "support/random.hpp"
 
 namespace residua::test {

@@ -5,7 +5,7 @@
 #include <cstdio>
 #include <vector>
 
-#include "residua/backend/host.hpp"
+#include "residua/backends/host.hpp"
 #include "residua/solver/solver.hpp"
 
 namespace {
@@ -131,17 +131,17 @@ Layer make_layer() {
 }
 
 /// Solves, and compares the report with plain sums.
-template <class Rule>
-void check_method(ToyBackend& backend, const Layer& layer, Rule rule) {
+template <class Method>
+void check_method(ToyBackend& backend, const Layer& layer, Method method) {
     residua::SolverOptions options;
     options.group_size = 16;
     options.block_size = 7;
-    residua::Solver<Rule, double, ToyBackend> solver(backend, in_features, options, rule);
+    residua::Solver<Method, double, ToyBackend> solver(backend, in_features, options, method);
     solver.accumulate(MatrixView<const double>(layer.x.data(), tokens, in_features),
                       MatrixView<const double>(layer.x_fp.data(), tokens, in_features));
     const auto result = solver.quantize(MatrixView<const double>(layer.w.data(), out_features, in_features),
                                         residua::IntegerGrid{.bits = 4});
-    check(bool(result), Rule::name);
+    check(bool(result), Method::name);
     if (!result) return;
 
     // tr(E H E') by hand is what the report says
@@ -158,11 +158,11 @@ void check_method(ToyBackend& backend, const Layer& layer, Rule rule) {
     }
     const residua::Report& report = result.report;
     check(std::abs(report.objective->symmetric / sum - 1) < 1e-10, "the reported objective is the plain sum");
-    const bool better = Rule::target == residua::Target::Original
+    const bool better = Method::residuals == residua::Residuals::None
                             ? report.objective->symmetric < 0.5 * report.round_to_nearest->symmetric
                             : *report.objective->asymmetric < *report.round_to_nearest->asymmetric;
     check(better, "better than plain rounding");
-    std::printf("%-15s %10.4f (plain rounding %.4f)\n", Rule::name, report.objective->symmetric,
+    std::printf("%-15s %10.4f (plain rounding %.4f)\n", Method::name, report.objective->symmetric,
                 report.round_to_nearest->symmetric);
 }
 
@@ -175,6 +175,7 @@ int main() {
     check_method(backend, layer, residua::GPTAQ{});
     check_method(backend, layer, residua::ResidualComp{});
     check_method(backend, layer, residua::GPTQResidualComp{.beta = 0.1});
-    check_method(backend, layer, residua::ShiftedTarget{});
+    check_method(backend, layer, residua::QEP{});
+    check_method(backend, layer, residua::Qronos{});
     return failures == 0 ? 0 : 1;
 }

@@ -30,9 +30,8 @@ std::vector<std::string> files_of(const std::string& folder) {
 
 TEST_CASE("llama_quantize: every method is measured, the better ones are better", "[programs]") {
     const Folder folder;
-    const Output result =
-        llama_quantize(folder, small + "--bits 3 --methods rtn,gptq,rescomp,shifted --json --plot " +
-                                   (folder / "errors.svg"));
+    const Output result = llama_quantize(
+        folder, small + "--bits 3 --methods rtn,gptq,rescomp,qep --json --plot " + (folder / "errors.svg"));
     INFO(result.err);
     REQUIRE(result.code == 0);
     const auto rows = nlohmann::json::parse(result.out);
@@ -44,15 +43,15 @@ TEST_CASE("llama_quantize: every method is measured, the better ones are better"
         perplexity[row["method"]] = row["perplexity"];
         if (row["method"] != "full precision") CHECK(row["layers"].size() == 42);
     }
-    CHECK(perplexity["full precision"] < perplexity["shifted"]);
-    CHECK(perplexity["shifted"] < perplexity["rtn"]);
+    CHECK(perplexity["full precision"] < perplexity["qep"]);
+    CHECK(perplexity["qep"] < perplexity["rtn"]);
     CHECK(perplexity["gptq"] < perplexity["rtn"]);
 
     const std::string svg = content(folder / "errors.svg");
     std::size_t lines = 0;
     for (std::size_t at = 0; (at = svg.find("<polyline", at)) != std::string::npos; ++at) ++lines;
     CHECK(lines == 4);
-    CHECK(contains(svg, ">shifted</text>"));
+    CHECK(contains(svg, ">qep</text>"));
 }
 
 TEST_CASE("llama_quantize: the output is the model that was measured", "[programs]") {
@@ -89,7 +88,7 @@ TEST_CASE("llama_quantize: the output is the model that was measured", "[program
 TEST_CASE("llama_quantize: a killed run goes on to the same bytes", "[programs]") {
     const Folder folder;
     const std::string whole = folder / "whole", killed = folder / "killed";
-    const std::string arguments = small + "--method shifted --bits 2 --symmetric none --output ";
+    const std::string arguments = small + "--method qep --bits 2 --symmetric none --output ";
     REQUIRE(llama_quantize(folder, arguments + whole).code == 0);
     REQUIRE(files_of(whole).size() == 10);  // 6 blocks, the rest, index, config, quantize_config
 

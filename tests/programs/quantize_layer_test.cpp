@@ -43,8 +43,7 @@ float wave(const std::string& tensor, std::size_t i) {
 
 }  // namespace
 
-TEST_CASE("quantize_layer: the shifted target is best on the held-back tokens of the shipped layer",
-          "[programs]") {
+TEST_CASE("quantize_layer: QEP is best on the held-back tokens of the shipped layer", "[programs]") {
     const Folder folder;
     const Output result = quantize_layer(folder, "--bits 3 --group-size 128 --symmetric restricted --json");
     REQUIRE(result.code == 0);
@@ -56,11 +55,11 @@ TEST_CASE("quantize_layer: the shifted target is best on the held-back tokens of
         CHECK(row.at("solve_seconds").get<double>() > 0);
         error[row.at("method")] = row.at("relative_output_error");
     }
-    REQUIRE(error.size() == 6);
+    REQUIRE(error.size() == 7);
     for (const auto& [method, value] : error) {
         CAPTURE(method);
         CHECK(value > 0);
-        if (method != "shifted") CHECK(error.at("shifted") < value);
+        if (method != "qep") CHECK(error.at("qep") < value);
         if (method != "rtn") CHECK(value < error.at("rtn"));
     }
 }
@@ -98,7 +97,7 @@ TEST_CASE("quantize_layer: without reference inputs the methods that need them s
     CHECK(all.code == 0);
     for (const auto& row : nlohmann::json::parse(all.out)) {
         const std::string method = row.at("method");
-        const bool needs = method == "gptaq" || method == "rescomp" || method == "shifted";
+        const bool needs = method == "gptaq" || method == "rescomp" || method == "qep" || method == "qronos";
         CHECK((row.at("status") == "success") == !needs);
         CHECK(row.at("relative_output_error").is_null() == needs);
     }
@@ -115,7 +114,7 @@ TEST_CASE("quantize_layer: values that are not finite become a status", "[progra
         write_layer(input, [&](const std::string& tensor, std::size_t i) {
             return tensor == bad && i == 21 ? std::numeric_limits<float>::quiet_NaN() : wave(tensor, i);
         });
-        const Output result = quantize_layer(folder, "--json --method shifted --input " + input);
+        const Output result = quantize_layer(folder, "--json --method qep --input " + input);
         CHECK(result.code == 1);
         const auto rows = nlohmann::json::parse(result.out);
         CHECK(contains(rows.at(0).at("status").get<std::string>(), "non-finite"));

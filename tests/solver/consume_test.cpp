@@ -9,9 +9,9 @@ using namespace residua::test;
 
 namespace {
 
-template <class Rule, class Tag>
+template <class Method, class Tag>
 Solved solve_and_consume(const Layer& layer, const SolverOptions& options) {
-    SolverOf<Rule, Tag> solver(Tag::get(), layer.n, options);
+    SolverOf<Method, Tag> solver(Tag::get(), layer.n, options);
     const auto x = upload<Tag>(layer.x);
     const auto x_fp = upload<Tag>(layer.x_fp);
     const auto w = upload<Tag>(layer.w);
@@ -36,8 +36,10 @@ TEMPLATE_TEST_CASE("A solve that uses up its moments gives the same codes", "[so
           codes_of<GPTAQ, TestType>(layer, options, grid));
     CHECK(solve_and_consume<ResidualComp, TestType>(layer, options).codes ==
           codes_of<ResidualComp, TestType>(layer, options, grid));
-    CHECK(solve_and_consume<ShiftedTarget, TestType>(layer, options).codes ==
-          codes_of<ShiftedTarget, TestType>(layer, options, grid));
+    CHECK(solve_and_consume<QEP, TestType>(layer, options).codes ==
+          codes_of<QEP, TestType>(layer, options, grid));
+    CHECK(solve_and_consume<Qronos, TestType>(layer, options).codes ==
+          codes_of<Qronos, TestType>(layer, options, grid));
 }
 
 TEMPLATE_TEST_CASE("Damping is raised without another copy of H", "[solver][consume]",

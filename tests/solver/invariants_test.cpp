@@ -28,20 +28,20 @@ SolverOptions groups_of(Index group_size, Ordering ordering = Ordering::Natural)
     return options;
 }
 
-template <class Tag, class Rule>
-void check_block_size_independence(const Rule& rule) {
+template <class Tag, class Method>
+void check_block_size_independence(const Method& method) {
     const Layer layer = usual_layer();
     const IntegerGrid grid{.bits = 3};
     for (const Ordering ordering : {Ordering::Natural, Ordering::Activation, Ordering::GroupAware}) {
         for (const Index group : {Index(-1), Index(32), Index(50)}) {
             SolverOptions options = groups_of(group, ordering);
             options.block_size = 128;
-            const auto expected = codes_of<Rule, Tag>(layer, options, grid, rule);
+            const auto expected = codes_of<Method, Tag>(layer, options, grid, method);
             for (const Index block : {1, 7, 64, 150, 1024}) {
                 options.block_size = block;
-                INFO(Rule::name << ", block " << block << ", group " << group << ", ordering "
-                                << int(ordering));
-                CHECK(same_up_to_ties<Tag>(codes_of<Rule, Tag>(layer, options, grid, rule), expected));
+                INFO(Method::name << ", block " << block << ", group " << group << ", ordering "
+                                  << int(ordering));
+                CHECK(same_up_to_ties<Tag>(codes_of<Method, Tag>(layer, options, grid, method), expected));
             }
         }
     }
@@ -53,7 +53,8 @@ TEMPLATE_TEST_CASE("The block size changes no code", "[solver][invariants]", RES
     check_block_size_independence<TestType>(GPTQ{});
     check_block_size_independence<TestType>(GPTAQ{});
     check_block_size_independence<TestType>(ResidualComp{});
-    check_block_size_independence<TestType>(ShiftedTarget{});
+    check_block_size_independence<TestType>(QEP{});
+    check_block_size_independence<TestType>(Qronos{});
 }
 
 TEMPLATE_TEST_CASE("Without input deviation every method is GPTQ", "[solver][invariants]",
@@ -63,7 +64,8 @@ TEMPLATE_TEST_CASE("Without input deviation every method is GPTQ", "[solver][inv
     const SolverOptions options = groups_of(32);
     const auto expected = codes_of<GPTQ, TestType>(layer, options);
     CHECK(codes_of<GPTAQ, TestType>(layer, options) == expected);
-    CHECK(codes_of<ShiftedTarget, TestType>(layer, options) == expected);
+    CHECK(codes_of<QEP, TestType>(layer, options) == expected);
+    CHECK(codes_of<Qronos, TestType>(layer, options) == expected);
     CHECK(codes_of<ResidualComp, TestType>(layer, options) ==
           codes_of<GPTQResidualComp, TestType>(layer, options));
 }
@@ -72,19 +74,20 @@ TEMPLATE_TEST_CASE("Coefficients of zero switch a method's terms off", "[solver]
                    RESIDUA_TEST_BACKENDS) {
     const Layer layer = usual_layer();
     SolverOptions options = groups_of(32);
-    options.view = GENERATE(ResidualView::Compensated, ResidualView::Quantized, ResidualView::Clamped);
+    options.published.view =
+        GENERATE(ResidualView::Compensated, ResidualView::Quantized, ResidualView::Clamped);
     const IntegerGrid grid{.bits = 3};
     const auto gptq = codes_of<GPTQ, TestType>(layer, options, grid);
     const auto gptaq = codes_of<GPTAQ, TestType>(layer, options, grid);
     CHECK(codes_of<ResidualComp, TestType>(layer, options, grid, {.alpha = 0.25, .beta = 0}) == gptaq);
     CHECK(codes_of<GPTAQ, TestType>(layer, options, grid, {.alpha = 0}) == gptq);
-    CHECK(codes_of<ShiftedTarget, TestType>(layer, options, grid, {.alpha = 0}) == gptq);
+    CHECK(codes_of<QEP, TestType>(layer, options, grid, {.alpha = 0}) == gptq);
     CHECK(codes_of<GPTQResidualComp, TestType>(layer, options, grid, {.beta = 0}) == gptq);
 
     SECTION("and others do not") {
         CHECK(gptaq != gptq);
         CHECK(codes_of<ResidualComp, TestType>(layer, options, grid) != gptaq);
-        CHECK(codes_of<ShiftedTarget, TestType>(layer, options, grid) != gptq);
+        CHECK(codes_of<QEP, TestType>(layer, options, grid) != gptq);
         CHECK(codes_of<GPTQResidualComp, TestType>(layer, options, grid) != gptq);
     }
 }
@@ -103,8 +106,7 @@ TEMPLATE_TEST_CASE("Scaling the inputs changes no code", "[solver][invariants]",
     CHECK(codes_of<ResidualComp, TestType>(scaled(0x1p-20), options) == expected);
     CHECK(codes_of<ResidualComp, TestType>(scaled(0x1p+30), options) == expected);
     CHECK(same_up_to_ties<TestType>(codes_of<ResidualComp, TestType>(scaled(1.7), options), expected));
-    CHECK(codes_of<ShiftedTarget, TestType>(scaled(0x1p+20), options) ==
-          codes_of<ShiftedTarget, TestType>(layer, options));
+    CHECK(codes_of<QEP, TestType>(scaled(0x1p+20), options) == codes_of<QEP, TestType>(layer, options));
 }
 
 TEMPLATE_TEST_CASE("Scaling the weights scales the scales", "[solver][invariants]", RESIDUA_TEST_BACKENDS) {

@@ -4,10 +4,10 @@
 #include <numeric>
 
 #include "catch.hpp"
-#include "residua/core/ggml_grid.hpp"
-#include "residua/core/mxfp4_grid.hpp"
-#include "residua/core/nf4_grid.hpp"
-#include "residua/core/nvfp4_grid.hpp"
+#include "residua/grids/ggml_grid.hpp"
+#include "residua/grids/mxfp4_grid.hpp"
+#include "residua/grids/nf4_grid.hpp"
+#include "residua/grids/nvfp4_grid.hpp"
 #include "support/backends.hpp"
 #include "support/settings.hpp"
 
@@ -72,20 +72,20 @@ Problem problem_of(const Layer& layer, double alpha, double damping) {
 }
 
 double shift_of(const GPTQ&) { return 0; }
-double shift_of(const ResidualComp& rule) { return rule.alpha; }
-double shift_of(const ShiftedTarget& rule) { return rule.alpha; }
+double shift_of(const ResidualComp& method) { return method.alpha; }
+double shift_of(const QEP& method) { return method.alpha; }
 
 Refinement rounds_of(int rounds, int sweeps = 1, bool refit = true, double tolerance = 0) {
     return {.rounds = rounds, .sweeps_per_round = sweeps, .refit_scales = refit, .tolerance = tolerance};
 }
 
-template <class Tag, class Rule>
-void check_steps(const Layer& layer, SolverOptions options, const auto& grid, const Rule& rule,
+template <class Tag, class Method>
+void check_steps(const Layer& layer, SolverOptions options, const auto& grid, const Method& method,
                  int rounds = 3) {
     const auto moments = moments_of<Tag>(layer);
     const auto solve_with = [&](int count) {
         options.refinement = rounds_of(count);
-        return quantize<Tag>(SolverOf<Rule, Tag>(moments, options, rule), layer.w, grid);
+        return quantize<Tag>(SolverOf<Method, Tag>(moments, options, method), layer.w, grid);
     };
     const Solved refined = solve_with(rounds);
     REQUIRE(refined);
@@ -94,7 +94,7 @@ void check_steps(const Layer& layer, SolverOptions options, const auto& grid, co
     rounds = int(steps.size()) - 1;  // fewer than asked for where nothing moved any more
     CHECK(steps.front().kind == RefinementStep::Kind::Start);
 
-    const Problem problem = problem_of(layer, shift_of(rule), refined.report.damping);
+    const Problem problem = problem_of(layer, shift_of(method), refined.report.damping);
     const double scale = problem.objective(Dense(layer.m, layer.n));
     double before = 0;
     std::vector<int> codes;
@@ -125,7 +125,7 @@ void check_setting(std::uint64_t seed) {
         case 0:
             return check_steps<Tag>(layer, s.options, s.grid, GPTQ{});
         case 1:
-            return check_steps<Tag>(layer, s.options, s.grid, ShiftedTarget{});
+            return check_steps<Tag>(layer, s.options, s.grid, QEP{});
         default:
             return check_steps<Tag>(layer, s.options, s.grid, ResidualComp{.alpha = 0.5});
     }
@@ -196,9 +196,9 @@ struct Descent {
 template <class Tag>
 void check_against_descent(const Layer& layer, SolverOptions options, const IntegerGrid& grid,
                            const Refinement& refinement) {
-    Solved state = solve<ShiftedTarget, Tag>(layer, options, grid);
+    Solved state = solve<QEP, Tag>(layer, options, grid);
     options.refinement = refinement;
-    const Solved refined = solve<ShiftedTarget, Tag>(layer, options, grid);
+    const Solved refined = solve<QEP, Tag>(layer, options, grid);
     REQUIRE(refined);
     const Problem problem = problem_of(layer, 0.5, refined.report.damping);
     const bool scattered = options.ordering == Ordering::Activation && options.static_groups &&
@@ -294,18 +294,18 @@ TEMPLATE_TEST_CASE("Small problems: how often the best of all codes is found", "
     options.damping.initial = 1e-3;
     std::map<std::string, int> reached;
     int cases = 0;
-    const auto enumerate = [&](const Layer& layer, const auto& rule, const std::string& name) {
-        using Rule = std::decay_t<decltype(rule)>;
+    const auto enumerate = [&](const Layer& layer, const auto& method, const std::string& name) {
+        using Method = std::decay_t<decltype(method)>;
         SolverOptions refining = options;
         refining.refinement = rounds_of(20, 1, false);
         const IntegerGrid grid{.bits = 2};
-        const Solved greedy = solve<Rule, TestType>(layer, options, grid, rule);
-        const Solved refined = solve<Rule, TestType>(layer, refining, grid, rule);
+        const Solved greedy = solve<Method, TestType>(layer, options, grid, method);
+        const Solved refined = solve<Method, TestType>(layer, refining, grid, method);
         refining.refinement.refit_scales = true;
-        const Solved refitted = solve<Rule, TestType>(layer, refining, grid, rule);
+        const Solved refitted = solve<Method, TestType>(layer, refining, grid, method);
         REQUIRE(greedy);
         REQUIRE(refined.scales == greedy.scales);
-        const Problem problem = problem_of(layer, shift_of(rule), greedy.report.damping);
+        const Problem problem = problem_of(layer, shift_of(method), greedy.report.damping);
         for (Index r = 0; r < layer.m; ++r) {
             const reference::Params params = {greedy.scales[std::size_t(r)], greedy.zeros[std::size_t(r)]};
             double least = std::numeric_limits<double>::infinity();
@@ -329,14 +329,14 @@ TEMPLATE_TEST_CASE("Small problems: how often the best of all codes is found", "
     for (std::uint64_t seed = 1; seed <= 40; ++seed) {
         const Layer layer = random_layer({.out = 4, .in = n, .tokens = 24, .seed = seed});
         enumerate(layer, GPTQ{}, "GPTQ");
-        enumerate(layer, ShiftedTarget{}, "shifted target");
+        enumerate(layer, QEP{}, "QEP");
         cases += 4;
     }
     std::string text;
     for (const auto& [name, times] : reached) text += name + ": " + std::to_string(times) + "; ";
     WARN("best of 4^6 codes reached in " << cases << " cases by " << text);
     CHECK(reached["GPTQ + sweeps"] >= reached["GPTQ"]);
-    CHECK(reached["shifted target + sweeps"] >= reached["shifted target"]);
+    CHECK(reached["QEP + sweeps"] >= reached["QEP"]);
 }
 
 TEMPLATE_TEST_CASE("Refinement does not depend on the block size", "[solver][refine]",
@@ -370,10 +370,10 @@ TEMPLATE_TEST_CASE("Refinement in the memory of the moments", "[solver][refine]"
     const auto w = upload<TestType>(layer.w);
     const auto x = upload<TestType>(layer.x);
     const auto x_fp = upload<TestType>(layer.x_fp);
-    SolverOf<ShiftedTarget, TestType> solver(TestType::get(), layer.n, options);
+    SolverOf<QEP, TestType> solver(TestType::get(), layer.n, options);
     solver.accumulate(x.view(), x_fp.view());
     CHECK(fetch<TestType>(solver.quantize_and_consume(w.view(), IntegerGrid{.bits = 3})).codes ==
-          codes_of<ShiftedTarget, TestType>(layer, options, IntegerGrid{.bits = 3}));
+          codes_of<QEP, TestType>(layer, options, IntegerGrid{.bits = 3}));
 
     SolverOf<ResidualComp, TestType> forwarded(TestType::get(), layer.n, options);
     forwarded.accumulate(x.view(), x_fp.view());

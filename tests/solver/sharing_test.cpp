@@ -84,7 +84,8 @@ TEST_CASE("Moments are factored once for many solves", "[solver][sharing]") {
         CHECK(quantize<Counting>(SolverOf<GPTAQ, Counting>(moments, options), layer.w, IntegerGrid{}));
         CHECK(quantize<Counting>(SolverOf<ResidualComp, Counting>(moments, options), layer.w, IntegerGrid{}));
         CHECK(quantize<Counting>(SolverOf<GPTQResidualComp, Counting>(moments), layer.w, IntegerGrid{}));
-        CHECK(quantize<Counting>(SolverOf<ShiftedTarget, Counting>(moments), layer.w, IntegerGrid{}));
+        CHECK(quantize<Counting>(SolverOf<QEP, Counting>(moments), layer.w, IntegerGrid{}));
+        CHECK(quantize<Counting>(SolverOf<Qronos, Counting>(moments), layer.w, IntegerGrid{}));
         CHECK(count == 1);
     }
     SECTION("again after more tokens") {
@@ -125,12 +126,11 @@ TEST_CASE("Shared and own moments give the same codes in any order of solves", "
     const Layer layer = shared_layer();
     const auto moments = moments_of<EigenDouble>(layer);
     const IntegerGrid grid{.bits = 3};
-    const auto shifted = codes_of<ShiftedTarget, EigenDouble>(layer, {}, grid);
+    const auto qep = codes_of<QEP, EigenDouble>(layer, {}, grid);
     const auto gptaq = codes_of<GPTAQ, EigenDouble>(layer, {}, grid);
     for (int repeat = 0; repeat < 2; ++repeat) {
         CHECK(quantize<EigenDouble>(SolverOf<GPTAQ, EigenDouble>(moments), layer.w, grid).codes == gptaq);
-        CHECK(quantize<EigenDouble>(SolverOf<ShiftedTarget, EigenDouble>(moments), layer.w, grid).codes ==
-              shifted);
+        CHECK(quantize<EigenDouble>(SolverOf<QEP, EigenDouble>(moments), layer.w, grid).codes == qep);
     }
 
     // The shared n x n shift and the shift of m right-hand sides agree.
@@ -139,11 +139,9 @@ TEST_CASE("Shared and own moments give the same codes in any order of solves", "
     for (Index j = 0; j < layer.n; ++j) {
         for (Index r = 0; r < layer.m; ++r) tall.w(r, j) = layer.w(r, j);
     }
-    const auto rows =
-        quantize<EigenDouble>(SolverOf<ShiftedTarget, EigenDouble>(moments), tall.w, grid).codes;
-    CHECK(std::vector<int>(rows.begin(), rows.begin() + layer.m * layer.n) == shifted);
-    CHECK(quantize<EigenDouble>(SolverOf<ShiftedTarget, EigenDouble>(moments), layer.w, grid).codes ==
-          shifted);
+    const auto rows = quantize<EigenDouble>(SolverOf<QEP, EigenDouble>(moments), tall.w, grid).codes;
+    CHECK(std::vector<int>(rows.begin(), rows.begin() + layer.m * layer.n) == qep);
+    CHECK(quantize<EigenDouble>(SolverOf<QEP, EigenDouble>(moments), layer.w, grid).codes == qep);
 }
 
 TEMPLATE_TEST_CASE("Results are the same bits for any number and order of threads", "[solver][sharing]",

@@ -22,11 +22,12 @@ SolverOptions groups_of_16() {
 }
 
 /// Codes in range, positive scales, finite values, objective no worse than that of plain rounding.
-template <class Rule, class Tag>
-void check_sound(const Layer& layer, const SolverOptions& options = groups_of_16(), const Rule& rule = {}) {
-    INFO(Rule::name);
+template <class Method, class Tag>
+void check_sound(const Layer& layer, const SolverOptions& options = groups_of_16(),
+                 const Method& method = {}) {
+    INFO(Method::name);
     const IntegerGrid grid{.bits = 4};
-    const Solved solved = solve<Rule, Tag>(layer, options, grid, rule);
+    const Solved solved = solve<Method, Tag>(layer, options, grid, method);
     REQUIRE(solved.status == Status::Success);
     bool in_range = true;
     for (const int code : solved.codes) in_range = in_range && code >= 0 && code < 16;
@@ -38,7 +39,7 @@ void check_sound(const Layer& layer, const SolverOptions& options = groups_of_16
     const Objective& before = *solved.report.round_to_nearest;
     CHECK(std::isfinite(after.symmetric));
     CHECK(std::isfinite(*after.asymmetric));
-    if (Rule::target == Target::Original) CHECK(after.symmetric <= before.symmetric);
+    if (Method::residuals == Residuals::None) CHECK(after.symmetric <= before.symmetric);
 }
 
 template <class Tag>
@@ -46,12 +47,12 @@ void check_all_sound(const Layer& layer, const SolverOptions& options = groups_o
     check_sound<GPTQ, Tag>(layer, options);
     check_sound<GPTAQ, Tag>(layer, options);
     check_sound<ResidualComp, Tag>(layer, options);
-    check_sound<ShiftedTarget, Tag>(layer, options);
+    check_sound<QEP, Tag>(layer, options);
 }
 
-template <class Rule, class Tag>
+template <class Method, class Tag>
 Status status_of(const Layer& layer, const SolverOptions& options = groups_of_16()) {
-    const Solved solved = solve<Rule, Tag>(layer, options);
+    const Solved solved = solve<Method, Tag>(layer, options);
     if (!solved) {
         CHECK(solved.codes.empty());
         CHECK_FALSE(solved.report.objective.has_value());
@@ -160,7 +161,7 @@ TEMPLATE_TEST_CASE("NaN and infinity in x_fp", "[solver][trouble]", RESIDUA_TEST
             layer.x_fp(50, column) = bad;
             CHECK(status_of<GPTAQ, TestType>(layer) == Status::NonFiniteMoments);
             CHECK(status_of<ResidualComp, TestType>(layer) == Status::NonFiniteMoments);
-            CHECK(status_of<ShiftedTarget, TestType>(layer) == Status::NonFiniteMoments);
+            CHECK(status_of<QEP, TestType>(layer) == Status::NonFiniteMoments);
             // even where the input itself is zero: 0 * NaN
             for (Index t = 0; t < layer.tokens; ++t) layer.x(t, column) = 0;
             CHECK(status_of<GPTAQ, TestType>(layer) == Status::NonFiniteMoments);
@@ -176,7 +177,7 @@ TEMPLATE_TEST_CASE("NaN and infinity in the weights", "[solver][trouble]", RESID
             layer.w(column == 0 ? 19 : 0, column) = bad;
             CHECK(status_of<GPTQ, TestType>(layer) == Status::NonFiniteWeights);
             CHECK(status_of<ResidualComp, TestType>(layer) == Status::NonFiniteWeights);
-            CHECK(status_of<ShiftedTarget, TestType>(layer) == Status::NonFiniteWeights);
+            CHECK(status_of<QEP, TestType>(layer) == Status::NonFiniteWeights);
             // in a dead column, too: what is wrong with a file should not depend on the calibration tokens
             for (Index t = 0; t < layer.tokens; ++t) layer.x(t, column) = 0;
             CHECK(status_of<GPTQ, TestType>(layer) == Status::NonFiniteWeights);
@@ -197,7 +198,7 @@ TEMPLATE_TEST_CASE("Inputs that are all zero make all columns dead", "[solver][t
     const GroupScales scales = GENERATE(GroupScales::Current, GroupScales::Stale);
     const Index group = GENERATE(-1, 16);
     SolverOptions options = groups_of_16();
-    options.scales = scales;
+    options.published.scales = scales;
     options.group_size = group;
     const Solved solved = solve<GPTAQ, TestType>(layer, options);
     REQUIRE(solved.status == Status::Success);
@@ -238,7 +239,7 @@ TEMPLATE_TEST_CASE("Weights that are all zero stay zero", "[solver][trouble]", R
     };
     check(solve<GPTQ, TestType>(layer, groups_of_16(), grid));
     check(solve<ResidualComp, TestType>(layer, groups_of_16(), grid));
-    check(solve<ShiftedTarget, TestType>(layer, groups_of_16(), grid));
+    check(solve<QEP, TestType>(layer, groups_of_16(), grid));
 }
 
 TEMPLATE_TEST_CASE("One column, one row", "[solver][trouble]", RESIDUA_TEST_BACKENDS) {
@@ -337,7 +338,7 @@ TEMPLATE_TEST_CASE("A result that overflows is no result", "[solver][trouble]", 
     for (double& v : layer.x_fp.data) v *= 1e25;
     for (double& v : layer.w.data) v *= 1e10;
     for (const Status status : {status_of<GPTAQ, TestType>(layer), status_of<ResidualComp, TestType>(layer),
-                                status_of<ShiftedTarget, TestType>(layer)}) {
+                                status_of<QEP, TestType>(layer)}) {
         CHECK(status != Status::Success);
     }
     CHECK(status_of<GPTQ, TestType>(layer) == Status::Success);

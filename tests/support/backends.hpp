@@ -1,6 +1,6 @@
 #pragma once
 
-#include "residua/backend/eigen.hpp"
+#include "residua/backends/eigen.hpp"
 
 /// The backends that the TEMPLATE_TEST_CASEs run on. A backend joins by a tag of its own in this list:
 ///

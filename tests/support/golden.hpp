@@ -4,7 +4,7 @@
 #include <string>
 #include <vector>
 
-#include "residua/io/safetensors_file.hpp"
+#include "residua/io/safetensors/file.hpp"
 #include "support/layer.hpp"
 
 namespace residua::test {
@@ -31,10 +31,11 @@ struct GoldenCase {
         options.ordering = settings.at("act_order") ? Ordering::Activation : Ordering::Natural;
         options.static_groups = settings.at("static_groups");
         options.damping.initial = settings.at("damping");
-        options.scales = GroupScales::Stale;
-        if (method() == "gptaq") options.view = ResidualView::Quantized;
+        options.published.scales = GroupScales::Stale;
+        if (method() == "gptaq") options.published.view = ResidualView::Quantized;
         if (method() == "rescomp")
-            options.view = settings.at("bits") == 2 ? ResidualView::Quantized : ResidualView::Clamped;
+            options.published.view =
+                settings.at("bits") == 2 ? ResidualView::Quantized : ResidualView::Clamped;
         return options;
     }
 

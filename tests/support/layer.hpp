@@ -4,7 +4,7 @@
 #include <utility>
 #include <vector>
 
-#include "residua/core/integer_grid.hpp"
+#include "residua/grids/integer_grid.hpp"
 #include "residua/solver/solver.hpp"
 #include "support/random.hpp"
 #include "support/reference.hpp"
@@ -90,8 +90,8 @@ reference::Matrix download(View view) {
 template <class Tag>
 using MomentsOf = Moments<typename Tag::Scalar, typename Tag::Backend>;
 
-template <class Rule, class Tag>
-using SolverOf = Solver<Rule, typename Tag::Scalar, typename Tag::Backend>;
+template <class Method, class Tag>
+using SolverOf = Solver<Method, typename Tag::Scalar, typename Tag::Backend>;
 
 enum class Inputs { Quantized, WithReference };
 
@@ -149,17 +149,17 @@ Solved quantize(const AnySolver& solver, const reference::Matrix& weights, const
     return fetch<Tag>(solver.quantize(w.view(), grid));
 }
 
-template <class Rule, class Tag, class G = IntegerGrid>
-Solved solve(const Layer& layer, const SolverOptions& options = {}, const G& grid = {}, Rule rule = {},
+template <class Method, class Tag, class G = IntegerGrid>
+Solved solve(const Layer& layer, const SolverOptions& options = {}, const G& grid = {}, Method method = {},
              Inputs inputs = Inputs::WithReference) {
     const auto moments = moments_of<Tag>(layer, inputs);
-    return quantize<Tag>(SolverOf<Rule, Tag>(moments, options, rule), layer.w, grid);
+    return quantize<Tag>(SolverOf<Method, Tag>(moments, options, method), layer.w, grid);
 }
 
-template <class Rule, class Tag, class G = IntegerGrid>
+template <class Method, class Tag, class G = IntegerGrid>
 std::vector<int> codes_of(const Layer& layer, const SolverOptions& options = {}, const G& grid = {},
-                          Rule rule = {}, Inputs inputs = Inputs::WithReference) {
-    return solve<Rule, Tag>(layer, options, grid, rule, inputs).codes;
+                          Method method = {}, Inputs inputs = Inputs::WithReference) {
+    return solve<Method, Tag>(layer, options, grid, method, inputs).codes;
 }
 
 /// Places where two lists differ; all of them if their lengths do.
@@ -171,20 +171,21 @@ std::size_t differences(const std::vector<T>& a, const std::vector<T>& b) {
     return count;
 }
 
-/// The naive twin of each rule.
+/// The naive twin of each method.
 inline reference::Settings settings_of(const GPTQ&) { return {reference::Method::GPTQ, 0, 0}; }
-inline reference::Settings settings_of(const GPTAQ& rule) {
-    return {reference::Method::GPTAQ, rule.alpha, 0};
+inline reference::Settings settings_of(const GPTAQ& method) {
+    return {reference::Method::GPTAQ, method.alpha, 0};
 }
-inline reference::Settings settings_of(const ResidualComp& rule) {
-    return {reference::Method::ResComp, rule.alpha, rule.beta};
+inline reference::Settings settings_of(const ResidualComp& method) {
+    return {reference::Method::ResComp, method.alpha, method.beta};
 }
-inline reference::Settings settings_of(const GPTQResidualComp& rule) {
-    return {reference::Method::GPTQResComp, 0, rule.beta};
+inline reference::Settings settings_of(const GPTQResidualComp& method) {
+    return {reference::Method::GPTQResComp, 0, method.beta};
 }
-inline reference::Settings settings_of(const ShiftedTarget& rule) {
-    return {reference::Method::ShiftedTarget, rule.alpha, 0};
+inline reference::Settings settings_of(const QEP& method) {
+    return {reference::Method::QEP, method.alpha, 0};
 }
+inline reference::Settings settings_of(const Qronos&) { return {reference::Method::Qronos, 1, 0}; }
 
 /// what() of the exception of type Error that `call` ends in; "" where it ends well.
 template <class Error = std::invalid_argument, class Call>

@@ -14,8 +14,8 @@
 #include <stdexcept>
 #include <vector>
 
-#include "residua/core/integer_grid.hpp"
 #include "residua/core/options.hpp"
+#include "residua/grids/integer_grid.hpp"
 
 namespace residua::reference {
 
@@ -241,7 +241,7 @@ inline std::vector<Index> column_order(const Matrix& h, const SolverOptions& opt
 // ---- methods
 // ---------------------------------------------------------------------------------------------------
 
-enum class Method { RoundToNearest, GPTQ, GPTAQ, ResComp, GPTQResComp, ShiftedTarget };
+enum class Method { RoundToNearest, GPTQ, GPTAQ, ResComp, GPTQResComp, QEP, Qronos };
 
 struct Settings {
     Method method = Method::GPTQ;
@@ -326,7 +326,7 @@ inline Solution solve(const Settings& settings, const Matrix& w, const Moments& 
             p1 = product(strict_upper(product(d, ut)), u);
         if (method == Method::ResComp) p2 = product(strict_upper(product(sum(h, d), ut)), u);
         if (method == Method::GPTQResComp) p2 = product(strict_upper(product(h, ut)), u);
-        if (method == Method::ShiftedTarget) {
+        if (method == Method::QEP || method == Method::Qronos) {
             const Matrix shift = product(product(weight, d), h_inverse);
             for (std::size_t i = 0; i < c.data.size(); ++i) c.data[i] += settings.alpha * shift.data[i];
         }
@@ -346,8 +346,18 @@ inline Solution solve(const Settings& settings, const Matrix& w, const Moments& 
         }
     };
     if (static_groups) {
-        const bool stale = options.scales == GroupScales::Stale && options.group_size < 0 && !rounds_only;
+        const bool stale =
+            options.published.scales == GroupScales::Stale && options.group_size < 0 && !rounds_only;
         for (Index g = 0; g < s.groups; ++g) fit_group(g, stale ? original : c);
+    }
+
+    // Qronos: the first column for the others as they were, the others for the first
+    if (method == Method::Qronos) {
+        const Matrix correlation = product(weight, d);
+        for (Index r = 0; r < m; ++r) {
+            const double moved = weight(r, 0) + correlation(r, 0) / h(0, 0) - c(r, 0);
+            for (Index j = 0; j < n; ++j) c(r, j) += moved * u(0, j) / u(0, 0);
+        }
     }
 
     // `c` sees every column before, `settled` sees blocks that are complete, through the chosen view
@@ -362,7 +372,7 @@ inline Solution solve(const Settings& settings, const Matrix& w, const Moments& 
     for (Index i = 0; i < n; ++i) {
         const Index group = s.group_index[static_cast<std::size_t>(at(i))];
         if (!static_groups && members[static_cast<std::size_t>(group)].front() == i)
-            fit_group(group, options.scales == GroupScales::Stale ? settled : c);
+            fit_group(group, options.published.scales == GroupScales::Stale ? settled : c);
         for (Index r = 0; r < m; ++r) {
             const int code = encode(c(r, i), grid_of(r, i), grid.bits);
             s.codes[static_cast<std::size_t>(r * n + at(i))] = code;
@@ -375,8 +385,8 @@ inline Solution solve(const Settings& settings, const Matrix& w, const Moments& 
         for (Index k = i + 1 - block; k <= i; ++k) {
             for (Index r = 0; r < m; ++r) {
                 double v = c(r, k);
-                if (options.view == ResidualView::Quantized) v = quantized(r, k);
-                if (options.view == ResidualView::Clamped) {
+                if (options.published.view == ResidualView::Quantized) v = quantized(r, k);
+                if (options.published.view == ResidualView::Clamped) {
                     const Params& last = grid_of(r, i);
                     const double low = decode(0, last);
                     const double high = decode((1 << grid.bits) - 1, last);

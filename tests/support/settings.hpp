@@ -20,10 +20,10 @@ struct Setting {
         out << shape.out << " x " << shape.in << ", " << shape.tokens << " tokens, " << shape.dead.size()
             << " dead, seed " << shape.seed << ", group_size " << options.group_size << ", block_size "
             << options.block_size << ", ordering " << int(options.ordering) << ", static "
-            << options.static_groups << ", view " << int(options.view) << ", scales " << int(options.scales)
-            << ", damping " << options.damping.initial << ", bits " << grid.bits << ", symmetry "
-            << int(grid.symmetry) << ", clip " << grid.clip.enabled << ", scale type "
-            << int(grid.scale_type);
+            << options.static_groups << ", view " << int(options.published.view) << ", scales "
+            << int(options.published.scales) << ", damping " << options.damping.initial << ", bits "
+            << grid.bits << ", symmetry " << int(grid.symmetry) << ", clip " << grid.clip.enabled
+            << ", scale type " << int(grid.scale_type);
         return out.str();
     }
 };
@@ -46,9 +46,9 @@ inline Setting random_setting(std::uint64_t seed) {
     s.options.block_size = pick(block_sizes);
     s.options.ordering = pick(std::array{Ordering::Natural, Ordering::Activation, Ordering::GroupAware});
     s.options.static_groups = pick(std::array{false, true});
-    s.options.view =
+    s.options.published.view =
         pick(std::array{ResidualView::Compensated, ResidualView::Quantized, ResidualView::Clamped});
-    s.options.scales = pick(std::array{GroupScales::Current, GroupScales::Stale});
+    s.options.published.scales = pick(std::array{GroupScales::Current, GroupScales::Stale});
     s.options.damping.initial = pick(std::array{0.01, 0.1, 1.0});
     s.grid.bits = pick(std::array{2, 3, 4, 8});
     s.grid.symmetry = pick(std::array{Symmetry::None, Symmetry::Restricted, Symmetry::FullRange});

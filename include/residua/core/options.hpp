@@ -15,19 +15,26 @@ enum class Ordering {
                  ///< the stored group index stays monotonic
 };
 
-/// The "current weight" v_i that the residual terms of GPTAQ and ResComp see.
+/// The current weight v_i that the residuals of GPTAQ and ResComp see.
 enum class ResidualView {
     Compensated,  ///< c_i, as in the papers' equations; independent of the block size
     Quantized,    ///< c_i within a block, q_i for later blocks: the published GPTAQ, and ResComp at 2 bits
-    Clamped,  ///< c_i within a block, then c_i limited to the range of the block's last group: the published
-              ///< ResComp at 3 bits and above
+    Clamped,      ///< c_i within a block, then c_i limited to the range of the block's last group: the
+                  ///< published ResComp at 3 bits and above
 };
 
 /// The weights that a group's grid is fitted to.
 enum class GroupScales {
     Current,  ///< compensated for every column before the group, dead columns cleared
-    Stale,  ///< compensated for earlier blocks only; per-channel grids before dead columns are cleared, as in
-            ///< the published code
+    Stale,    ///< compensated for earlier blocks only; per-channel grids before dead columns are cleared, as
+              ///< in the published code
+};
+
+/// Where the published Python code departs from its papers' equations, and results come to depend on the
+/// block size. The default departs nowhere.
+struct PublishedBehaviour {
+    ResidualView view = ResidualView::Compensated;
+    GroupScales scales = GroupScales::Current;
 };
 
 /// H + lambda * mean(diag H) * I, dead columns counting as zeros. When H is not positive definite, lambda is
@@ -78,14 +85,12 @@ struct SolverOptions {
     static constexpr Index per_channel = -1;
 
     Index group_size = 128;  ///< input columns that share a scale; per_channel: one scale for each output row
-    Index block_size =
-        128;  ///< columns of one sweep; changes speed alone unless `view` or `scales` say otherwise
+    Index block_size = 128;  ///< columns of one sweep; changes speed alone unless `published` says otherwise
     Damping damping = {};
     Ordering ordering = Ordering::Natural;
     bool static_groups =
         false;  ///< groups of the original order, fitted before the first column is quantized
-    ResidualView view = ResidualView::Compensated;
-    GroupScales scales = GroupScales::Current;
+    PublishedBehaviour published = {};
     Refinement refinement = {};    ///< of the codes, after the last column
     bool report_objective = true;  ///< costs about as much as a GPTQ solve without its factorization
 

@@ -1,7 +1,7 @@
 #pragma once
 
 /// Reading and writing the safetensors format: SafetensorsFile, SafetensorsCheckpoint, SafetensorsWriter.
-#include "residua/io/safetensors_checkpoint.hpp"
-#include "residua/io/safetensors_file.hpp"
-#include "residua/io/safetensors_view.hpp"
-#include "residua/io/safetensors_writer.hpp"
+#include "residua/io/safetensors/checkpoint.hpp"
+#include "residua/io/safetensors/file.hpp"
+#include "residua/io/safetensors/view.hpp"
+#include "residua/io/safetensors/writer.hpp"

@@ -4,7 +4,7 @@
 #include <utility>
 
 #include "residua/core/ordering.hpp"
-#include "residua/moments.hpp"
+#include "residua/solver/moments.hpp"
 #include "residua/solver/quantized_matrix.hpp"
 
 namespace residua {

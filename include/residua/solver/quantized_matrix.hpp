@@ -2,7 +2,7 @@
 
 #include <vector>
 
-#include "residua/backend/backend.hpp"
+#include "residua/backends/backend.hpp"
 #include "residua/core/matrix.hpp"
 #include "residua/core/report.hpp"
 

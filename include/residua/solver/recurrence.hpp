@@ -4,42 +4,41 @@
 #include <optional>
 #include <utility>
 
-#include "residua/factorization.hpp"
+#include "residua/solver/factorization.hpp"
 #include "residua/solver/quantized_matrix.hpp"
 #include "residua/solver/refine.hpp"
 
 namespace residua {
 
-/// The recurrence that all methods share, for whole layers:
+/// The recurrence that all methods share (methods/method.hpp), for whole layers:
 ///
-///     c_k = t_k + G_k / R_kk,   G_k = sum_{i<k} (t_i - s_i) R_ik,   t_k = W_k + sum_{i<k} a_i P_ik
+///     c_k = w_k + G_k / R_kk,   G_k = sum_{i<k} f_i R_ik + sum_i a_i M_ik,   f_i = w_i - s_i
 ///
 /// Output rows are independent and taken in slabs. The sums are split at panel and block boundaries: a panel
 /// starts with one product over all columns before it, a block inside it is swept by the backend and then
 /// added to the rest of its panel. Every product thus has at least a block's width, and only two panels of
 /// sums are kept.
-template <Rule M, Real T, Backend<T> B, Grid<T> G>
+template <Method M, Real T, Backend<T> B, Grid<T> G>
 class Recurrence {
   public:
-    Recurrence(const M& rule, const G& grid, const SolverOptions& options,
+    Recurrence(const M& method, const G& grid, const SolverOptions& options,
                const Factorization<T, B>& factorization)
-        : rule_(rule),
+        : method_(method),
           grid_(grid),
           options_(options),
           f_(factorization),
-          n_(factorization.factor().rows),
+          n_(factorization.in_features()),
           groups_(group_layout(factorization.order(), options)) {}
 
     /// Makes the n x n matrices of the method, which all solves with this factorization share.
     void prepare(Index out_features) {
-        if constexpr (M::target == Target::Forwarded) projection_ = f_.projection();
-        if (M::target == Target::Shifted || (forwards && refines())) {
-            // m right-hand sides unless n are fewer, or there already
-            if (f_.has_shift() || out_features >= n_) {
-                shift_ = f_.shift();
-            } else {
-                cross_transposed_ = f_.cross_transposed();
-            }
+        if constexpr (forwards) residuals_before_ = f_.residuals_before();
+        if (!needs_all_residuals()) return;
+        // m right-hand sides unless n are fewer, or there already
+        if (f_.has_residuals() || out_features >= n_) {
+            residuals_ = f_.residuals();
+        } else {
+            cross_transposed_ = f_.cross_transposed();
         }
     }
 
@@ -84,20 +83,22 @@ class Recurrence {
     }
 
   private:
-    static constexpr bool forwards = M::target == Target::Forwarded;
+    static constexpr bool forwards = M::residuals == Residuals::OfColumnsBefore;
+    static constexpr bool shifts = M::residuals == Residuals::OfAllColumns;
     using Matrix = typename B::template Matrix<T>;
 
     bool refines() const { return options_.refinement.rounds > 0; }
+    bool needs_all_residuals() const { return shifts || (forwards && refines()); }
 
     void allocate(B& backend, Index rows) {
         const Index panel = longest_reach();
         columns_ = backend.template workspace<T>(n_, rows);
-        feedback_ = backend.template workspace<T>(panel, rows);
-        if constexpr (forwards) {
-            forward_ = backend.template workspace<T>(n_, rows);
-            target_ = backend.template workspace<T>(panel, rows);
+        sums_ = backend.template workspace<T>(panel, rows);
+        if constexpr (forwards) residual_ = backend.template workspace<T>(n_, rows);
+        if constexpr (shifts) {
+            residual_sums_ = backend.template workspace<T>(n_, rows);
+            if (!refines() && !groups_.members.empty()) target_ = backend.template workspace<T>(n_, rows);
         }
-        if constexpr (M::target == Target::Shifted) change_ = backend.template workspace<T>(n_, rows);
         codes_ = backend.template allocate<Code>(n_, rows);
         scales_ = backend.template workspace<T>(groups_.count, rows);
         zeros_ = backend.template workspace<T>(groups_.count, rows);
@@ -138,7 +139,7 @@ class Recurrence {
         const MatrixView<Code> flags = flags_.view();
         backend.set_zero(flags);
         backend.load_columns(weights, f_.order(), columns, flags.data);
-        set_target_and_fit(backend, columns);
+        start_slab(backend, columns);
 
         for (Index begin = 0; begin < n_; begin += panel_) {
             const Index end = std::min(n_, begin + panel_);
@@ -155,30 +156,66 @@ class Recurrence {
         return Status::Success;
     }
 
-    /// Grids that do not wait for their first column see the weights before any column is quantized.
-    void set_target_and_fit(B& backend, MatrixView<T> columns) {
+    /// Residuals that are known beforehand, grids that do not wait for their first column, and the target of
+    /// the refinement.
+    void start_slab(B& backend, MatrixView<T> columns) {
         const bool per_channel = options_.group_size == SolverOptions::per_channel;
-        const bool stale = options_.scales == GroupScales::Stale && per_channel;
+        const bool stale = options_.published.scales == GroupScales::Stale && per_channel;
         if (stale) fit_all(backend, columns);
         for (const Index p : f_.dead_positions()) backend.clear_row(columns, p);
-        if constexpr (M::target == Target::Shifted) {
-            const MatrixView<T> change = change_.view().block(0, 0, n_, columns.cols);
-            shift(backend, columns, static_cast<T>(rule_.shift()), change);
-            backend.add(MatrixView<const T>(change), columns);
+        if constexpr (shifts) {
+            const MatrixView<T> sums = residual_sums_.view().block(0, 0, n_, columns.cols);
+            sum_residuals(backend, columns, sums);
         }
-        if (!stale) fit_all(backend, columns);
-        if (refiner_) keep_target(backend, columns);
+        const MatrixView<const T> target = make_target(backend, columns);
+        if (!stale) fit_all(backend, target);
+        if constexpr (requires { M::first_column_alone; }) {
+            const MatrixView<T> sums = residual_sums_.view().block(0, 0, n_, columns.cols);
+            start_with_first_column(backend, sums);
+        }
     }
 
-    /// The target of the refinement; forwarded targets approximate a shifted one.
-    void keep_target(B& backend, MatrixView<const T> columns) {
-        const MatrixView<T> target = refiner_->spare().block(0, 0, n_, columns.cols);
-        if constexpr (forwards) {
-            shift(backend, columns, rule_.fed_forward(T(1), T(1)), target);
-            backend.add(columns, target);
-        } else {
+    /// The weights W* = W + (sum_i a_i M_ik)_k R^-1 that the method approximates, a_i as if v_i = w_i: those
+    /// that grids fitted beforehand see, if the residuals are known, and the target of the refinement.
+    MatrixView<const T> make_target(B& backend, MatrixView<const T> columns) {
+        if (!refiner_ && (!shifts || groups_.members.empty())) return columns;
+        const MatrixView<T> target =
+            (refiner_ ? refiner_->spare() : target_.view()).block(0, 0, n_, columns.cols);
+        if constexpr (M::residuals == Residuals::None) {
             backend.copy(columns, target);
+        } else {
+            if constexpr (shifts) {
+                backend.copy(std::as_const(residual_sums_).view().block(0, 0, n_, columns.cols), target);
+            } else {
+                sum_residuals(backend, columns, target);
+            }
+            backend.solve_upper_transposed(f_.factor(), target);
+            backend.add(columns, target);
         }
+        return shifts ? MatrixView<const T>(target) : columns;
+    }
+
+    /// (sum_i a_i M_ik)_k for a_i = alpha w_i, as columns: alpha M' W'.
+    void sum_residuals(B& backend, MatrixView<const T> columns, MatrixView<T> sums) {
+        const T alpha = method_.residual(T(1), T(1));
+        if (residuals_.data) {
+            backend.multiply(alpha, Transpose::No, residuals_, columns, T(0), sums);
+        } else {
+            backend.multiply(alpha, Transpose::No, std::as_const(cross_transposed_).view(), columns, T(0),
+                             sums);
+            backend.solve_upper(f_.factor(), sums);
+        }
+    }
+
+    /// For c_1 = w_1 + (W D)_1 / H_11: as W D = (W M) R', G_1 = R_11 / H_11 sum_k (W M)_k R_1k.
+    void start_with_first_column(B& backend, MatrixView<T> sums) {
+        const MatrixView<const T> r = f_.factor();
+        const T r_11 = backend.diagonal(r.block(0, 0, 1, 1)).front();
+        const T h_11 = f_.gram().diagonal().front();
+        Matrix first = backend.template workspace<T>(1, sums.cols);
+        backend.multiply(r_11 / h_11, Transpose::No, r.row_range(0, 1), MatrixView<const T>(sums), T(0),
+                         first.view());
+        backend.copy(std::as_const(first).view(), sums.row_range(0, 1));
     }
 
     /// Codes and scales of the slab, and the codes in `stored` (rows, in_features) in the original order.
@@ -217,36 +254,25 @@ class Recurrence {
         return !options_.progress || options_.progress(progress_);
     }
 
-    void fit_all(B& backend, MatrixView<T> columns) {
+    void fit_all(B& backend, MatrixView<const T> columns) {
         if (groups_.members.empty()) return;
         const Index rows = columns.cols;
-        backend.fit(grid_, MatrixView<const T>(columns), groups_.members,
-                    scales_.view().block(0, 0, groups_.count, rows),
+        backend.fit(grid_, columns, groups_.members, scales_.view().block(0, 0, groups_.count, rows),
                     zeros_.view().block(0, 0, groups_.count, rows));
     }
 
-    /// alpha W D H^-1, as columns: alpha H^-1 D' W'.
-    void shift(B& backend, MatrixView<const T> columns, T alpha, MatrixView<T> change) {
-        const bool ready = shift_.data != nullptr;
-        backend.multiply(alpha, Transpose::No, ready ? shift_ : std::as_const(cross_transposed_).view(),
-                         columns, T(0), change);
-        if (!ready) {
-            backend.solve_upper(f_.factor(), change);
-            backend.solve_upper_transposed(f_.factor(), change);
-        }
-    }
-
-    /// Sums over all columns before the panel, for the columns that the panel needs to know.
+    /// Sums over all columns before the panel, and those of residuals known beforehand, for the columns that
+    /// the panel needs to know.
     void start_panel(B& backend, MatrixView<const T> columns, Index begin, Index reach) {
         const Index width = reach - begin;
-        const MatrixView<T> feedback = feedback_.view().block(0, 0, width, columns.cols);
+        const MatrixView<T> sums = sums_.view().block(0, 0, width, columns.cols);
+        if constexpr (shifts)
+            backend.copy(std::as_const(residual_sums_).view().block(begin, 0, width, columns.cols), sums);
         backend.multiply(T(1), Transpose::Yes, f_.factor().block(0, begin, begin, width),
-                         columns.row_range(0, begin), T(0), feedback);
+                         columns.row_range(0, begin), T(shifts ? 1 : 0), sums);
         if constexpr (forwards) {
-            const MatrixView<T> target = target_.view().block(0, 0, width, columns.cols);
-            backend.copy(columns.row_range(begin, width), target);
-            backend.multiply(T(1), Transpose::No, projection_.block(begin, 0, width, begin),
-                             std::as_const(forward_).view().block(0, 0, begin, columns.cols), T(1), target);
+            backend.multiply(T(1), Transpose::No, residuals_before_.block(begin, 0, width, begin),
+                             std::as_const(residual_).view().block(0, 0, begin, columns.cols), T(1), sums);
         }
     }
 
@@ -256,44 +282,41 @@ class Recurrence {
                      Index panel_reach) {
         const Index rows = columns.cols;
         const Index block_reach = reach(begin, end);
-        const auto sums = [&](auto& matrix, Index from, Index to) {
-            return matrix.view().block(from - panel, 0, to - from, rows);
+        const auto sums = [&](Index from, Index to) {
+            return sums_.view().block(from - panel, 0, to - from, rows);
         };
         SweepBlock<T> block;
         block.begin = begin;
         block.end = end;
         block.reach = block_reach;
         block.columns = columns;
-        block.feedback = sums(feedback_, begin, block_reach);
+        block.sums = sums(begin, block_reach);
         block.factor = f_.factor();
         block.codes = codes_.view().block(0, 0, n_, rows);
         block.scales = scales_.view().block(0, 0, groups_.count, rows);
         block.zeros = zeros_.view().block(0, 0, groups_.count, rows);
         block.fits = fits_in(begin, end);
         block.group_of = groups_.of_position;
-        block.view = options_.view;
-        block.fit_on = options_.scales;
+        block.published = options_.published;
         block.overflow = flags_.view().data + 1;
         if constexpr (forwards) {
-            block.target = sums(target_, begin, block_reach);
-            block.forward = forward_.view().block(0, 0, n_, rows);
-            block.projection = projection_;
+            block.residuals = residual_.view().block(0, 0, n_, rows);
+            block.residual_matrix = residuals_before_;
         }
-        backend.sweep(rule_, grid_, block);
+        backend.sweep(method_, grid_, block);
 
         if (end == panel_reach) return;
+        const auto swept = [&](MatrixView<const T> view) { return view.row_range(begin, end - begin); };
         backend.multiply(T(1), Transpose::Yes, f_.factor().block(begin, end, end - begin, panel_reach - end),
-                         MatrixView<const T>(columns.row_range(begin, end - begin)), T(1),
-                         sums(feedback_, end, panel_reach));
+                         swept(columns), T(1), sums(end, panel_reach));
         if constexpr (forwards) {
             backend.multiply(T(1), Transpose::No,
-                             projection_.block(end, begin, panel_reach - end, end - begin),
-                             MatrixView<const T>(block.forward.row_range(begin, end - begin)), T(1),
-                             sums(target_, end, panel_reach));
+                             residuals_before_.block(end, begin, panel_reach - end, end - begin),
+                             swept(block.residuals), T(1), sums(end, panel_reach));
         }
     }
 
-    const M& rule_;
+    const M& method_;
     const G& grid_;
     const SolverOptions& options_;
     const Factorization<T, B>& f_;
@@ -302,15 +325,15 @@ class Recurrence {
     GroupLayout groups_;
     Progress progress_;
 
-    MatrixView<const T> projection_;
-    MatrixView<const T> shift_;
-    Matrix cross_transposed_;
+    MatrixView<const T> residuals_before_;  // M', strictly below the diagonal
+    MatrixView<const T> residuals_;         // M', or
+    Matrix cross_transposed_;               // D'
 
-    Matrix columns_;                           // (in_features, rows) W, then t - s
-    Matrix forward_;                           // (in_features, rows) a
-    Matrix feedback_;                          // (panel, rows) G
-    Matrix target_;                            // (panel, rows) t
-    Matrix change_;                            // (in_features, rows) alpha H^-1 D' W'
+    Matrix columns_;                           // (in_features, rows) w, then f
+    Matrix residual_;                          // (in_features, rows) a
+    Matrix residual_sums_;                     // (in_features, rows) sum_i a_i M_ik where all a are known
+    Matrix sums_;                              // (panel, rows) G
+    Matrix target_;                            // (in_features, rows) W* for grids fitted beforehand
     Matrix scales_;                            // (groups, rows)
     Matrix zeros_;                             // (groups, rows)
     typename B::template Matrix<Code> codes_;  // (in_features, rows)

@@ -23,9 +23,8 @@ namespace residua {
 /// costs m n^2 operations instead of 2 m n^2, as much as GPTQ without its factorization, and m n^2 once at
 /// the start. Refits add 2 m n b operations for groups of b columns, m n b if b > 128.
 ///
-/// The target W* is W; W + alpha W D H^-1 where the rule's target is shifted, and also where it is forwarded:
-/// GPTAQ and ResComp approximate that one column by column, with the alpha that a_i = alpha v_i of unchanged
-/// weights v_i = W_i tells.
+/// The target W* is what the method approximates column by column: W + alpha W D H^-1, with the alpha that the
+/// method's residuals a_i = alpha w_i have of unchanged weights, and W where it has none.
 ///
 /// Columns are taken in the order of quantization, or in the original order where activation order scatters
 /// static groups, which needs an n x n matrix of its own.
@@ -40,7 +39,7 @@ class Refiner {
         : grid_(grid),
           options_(options.refinement),
           b_(factorization.backend()),
-          n_(factorization.factor().rows),
+          n_(factorization.in_features()),
           refits_(options_.refit_scales && RefittableGrid<G, T>),
           in_original_order_(refits_ && RefinementPlan::is_scattered(groups.of_position)),
           group_of_(in_original_order_ ? std::vector<Index>(groups.of_column.begin(), groups.of_column.end())

@@ -2,7 +2,7 @@
 
 #include <utility>
 
-#include "residua/factorization.hpp"
+#include "residua/solver/factorization.hpp"
 #include "residua/solver/refine_plan.hpp"
 
 namespace residua {
@@ -18,8 +18,8 @@ class RefinementGram {
     /// In the order of quantization, or in the original one. `factorization` must outlive this.
     RefinementGram(const Factorization<T, B>& factorization, const RefinementPlan& plan,
                    bool in_original_order)
-        : b_(factorization.backend()), h_(factorization.factor()) {
-        std::vector<T> diagonal = factorization.gram_diagonal();
+        : b_(factorization.backend()), h_(factorization.gram().gram()) {
+        std::vector<T> diagonal = factorization.gram().diagonal();
         if (in_original_order) restore_order(factorization, diagonal);
         load_diagonal_blocks(plan, diagonal);
     }
@@ -72,14 +72,14 @@ class RefinementGram {
         for (Index p = 0; p < n; ++p)
             position[static_cast<std::size_t>(f.order()[static_cast<std::size_t>(p)])] = p;
         Matrix mirrored = b_.template workspace<T>(n, n);
-        b_.copy(f.factor(), mirrored.view());
+        b_.copy(f.gram().gram(), mirrored.view());
         b_.mirror_lower(mirrored.view());
         reordered_ = b_.template workspace<T>(n, n);
         b_.permute(std::as_const(mirrored).view(), position, reordered_.view());
         h_ = std::as_const(reordered_).view();
         for (Index j = 0; j < n; ++j) {
             const auto p = static_cast<std::size_t>(position[static_cast<std::size_t>(j)]);
-            diagonal[static_cast<std::size_t>(j)] = f.gram_diagonal()[p];
+            diagonal[static_cast<std::size_t>(j)] = f.gram().diagonal()[p];
         }
     }
 

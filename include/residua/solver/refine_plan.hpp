@@ -4,7 +4,7 @@
 #include <span>
 #include <vector>
 
-#include "residua/backend/refine_block.hpp"
+#include "residua/backends/refine_block.hpp"
 #include "residua/core/ordering.hpp"
 
 namespace residua {

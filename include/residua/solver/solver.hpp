@@ -3,24 +3,21 @@
 #include <memory>
 #include <optional>
 
-#include "residua/moments.hpp"
-#include "residua/solver/gptaq.hpp"
-#include "residua/solver/gptq.hpp"
+#include "residua/methods/methods.hpp"
+#include "residua/solver/moments.hpp"
 #include "residua/solver/objective.hpp"
 #include "residua/solver/quantized_matrix.hpp"
 #include "residua/solver/recurrence.hpp"
-#include "residua/solver/residual_comp.hpp"
 #include "residua/solver/round_to_nearest.hpp"
-#include "residua/solver/shifted_target.hpp"
 
 namespace residua {
 
 /// Quantizes the weights of linear layers, given the moments of their inputs.
 ///
-/// Every method is the one recurrence of core/rule.hpp; the rule says which. With H = R R', R upper
-/// triangular, and columns in the order of quantization:
+/// Every method is the one recurrence of methods/method.hpp. With H = R R', R upper triangular, M = D R^-T and
+/// columns in the order of quantization:
 ///
-///     c_k = t_k + sum_{i<k} (t_i - s_i) R_ik / R_kk,   q_k = Q(c_k)
+///     c_k = w_k + (sum_{i<k} (w_i - s_i) R_ik + sum_i a_i M_ik) / R_kk,   q_k = Q(c_k)
 ///
 /// A complete program:
 ///
@@ -37,28 +34,28 @@ namespace residua {
 /// widths cost one factorization; solvers with the same ordering and damping on the same Moments share it
 /// too.
 ///
-/// \tparam M  a Rule: GPTQ, GPTAQ, ResidualComp, GPTQResidualComp, ShiftedTarget or one of your own
+/// \tparam M  a Method: GPTQ, GPTAQ, ResidualComp, GPTQResidualComp, QEP, Qronos or one of your own
 /// \tparam T  float or double: what moments, factor and compensation are computed in
 /// \tparam B  a Backend for T
-template <Rule M, Real T, Backend<T> B>
+template <Method M, Real T, Backend<T> B>
 class Solver {
   public:
     /// Owns its moments. `backend` must outlive the solver. Throws std::invalid_argument for unusable
     /// options.
-    Solver(B& backend, Index in_features, SolverOptions options = {}, M rule = {})
-        : owned_(std::in_place, backend, in_features), options_(std::move(options)), rule_(rule) {
+    Solver(B& backend, Index in_features, SolverOptions options = {}, M method = {})
+        : owned_(std::in_place, backend, in_features), options_(std::move(options)), method_(method) {
         validate();
     }
 
     /// Reads `moments`, which must outlive the solver.
-    explicit Solver(const Moments<T, B>& moments, SolverOptions options = {}, M rule = {})
-        : shared_(&moments), options_(std::move(options)), rule_(rule) {
+    explicit Solver(const Moments<T, B>& moments, SolverOptions options = {}, M method = {})
+        : shared_(&moments), options_(std::move(options)), method_(method) {
         validate();
     }
 
     const Moments<T, B>& moments() const { return owned_ ? *owned_ : *shared_; }
     const SolverOptions& options() const { return options_; }
-    const M& rule() const { return rule_; }
+    const M& method() const { return method_; }
 
     /// Adds a batch of activations to the solver's own moments, see Moments::accumulate.
     template <class... Views>
@@ -68,7 +65,7 @@ class Solver {
 
     /// Quantizes the weights w (out_features, in_features) onto `grid`.
     ///
-    /// Throws std::invalid_argument if the shape does not match, no token was accumulated or the rule needs
+    /// Throws std::invalid_argument if the shape does not match, no token was accumulated or the method needs
     /// reference inputs that the moments lack. Everything numerical is in the report.
     template <class In, Grid<T> G>
     requires Element<std::remove_const_t<In>> QuantizedMatrix<T, B, G> quantize(MatrixView<In> w,
@@ -92,7 +89,7 @@ class Solver {
         return result;
     }
 
-    /// quantize() for the last time: R takes the memory of H, and what the method derives from D that of D,
+    /// quantize() for the last time: R takes the memory of H, and M that of D,
     /// so that a large layer needs no second pair of n x n matrices (but one more for a moment unless the
     /// ordering is Natural). Needs moments of its own, which are empty afterwards, and options without
     /// report_objective.
@@ -106,7 +103,7 @@ class Solver {
                 "the solver's own");
         require(!options_.report_objective, "Solver::quantize_and_consume: report_objective is", "true",
                 "false: it needs H");
-        require(M::target != Target::Forwarded || options_.refinement.rounds == 0,
+        require(M::residuals != Residuals::OfColumnsBefore || options_.refinement.rounds == 0,
                 std::string("Solver::quantize_and_consume: refinement.rounds for ") + M::name + " is",
                 options_.refinement.rounds, "0: what the method derives from D takes its place");
         B& backend = moments().backend();
@@ -119,7 +116,7 @@ class Solver {
   private:
     void validate() const {
         options_.validate();
-        rule_.validate();
+        method_.validate();
     }
 
     Moments<T, B>& own() {
@@ -135,14 +132,14 @@ class Solver {
         QuantizedMatrix<T, B, G> result{.grid = grid};
         Report& report = result.report;
         report.tokens = tokens;
-        report.asymmetric_target = M::target != Target::Original;
+        report.asymmetric_target = M::residuals != Residuals::None;
         report.status = factorization.status();
         report.damping = factorization.damping();
         report.damping_retries = factorization.retries();
         report.dead_columns.assign(factorization.dead_columns().begin(), factorization.dead_columns().end());
         if (!result) return result;
 
-        Recurrence<M, T, B, G> recurrence(rule_, grid, options_, factorization);
+        Recurrence<M, T, B, G> recurrence(method_, grid, options_, factorization);
         recurrence.prepare(weights.rows);
         const auto factored = backend.timestamp();
         recurrence.run(weights, result);
@@ -158,7 +155,7 @@ class Solver {
         require(weights.rows >= 1, "Solver::quantize: weights has rows:", weights.rows, "at least 1");
         require(moments().tokens() >= 1, "Solver::quantize: accumulated tokens:", moments().tokens(),
                 "at least 1");
-        require(M::target == Target::Original || moments().has_reference(),
+        require(M::residuals == Residuals::None || moments().has_reference(),
                 std::string("Solver::quantize: reference inputs x_fp were"), "not accumulated",
                 std::string("them, for ") + M::name + " needs D");
     }
@@ -166,7 +163,7 @@ class Solver {
     std::optional<Moments<T, B>> owned_;
     const Moments<T, B>* shared_ = nullptr;
     SolverOptions options_;
-    M rule_;
+    M method_;
 };
 
 template <class T, class B>
@@ -178,6 +175,8 @@ using ResidualCompSolver = Solver<ResidualComp, T, B>;
 template <class T, class B>
 using GPTQResidualCompSolver = Solver<GPTQResidualComp, T, B>;
 template <class T, class B>
-using ShiftedTargetSolver = Solver<ShiftedTarget, T, B>;
+using QEPSolver = Solver<QEP, T, B>;
+template <class T, class B>
+using QronosSolver = Solver<Qronos, T, B>;
 
 }  // namespace residua

@@ -3,9 +3,9 @@
 #include <algorithm>
 #include <limits>
 
-#include "residua/backend/host/executor.hpp"
-#include "residua/core/integer_grid.hpp"
+#include "residua/backends/host/executor.hpp"
 #include "residua/core/view.hpp"
+#include "residua/grids/integer_grid.hpp"
 
 namespace residua {
 

@@ -4,7 +4,7 @@
 #include <optional>
 #include <vector>
 
-#include "residua/backend/host/executor.hpp"
+#include "residua/backends/host/executor.hpp"
 #include "residua/core/view.hpp"
 #include "residua/transform/butterflies.hpp"
 

@@ -6,8 +6,8 @@
 #include <span>
 #include <string_view>
 
-#include "residua/io/safetensors_index.hpp"
-#include "residua/io/safetensors_view.hpp"
+#include "residua/io/safetensors/index.hpp"
+#include "residua/io/safetensors/view.hpp"
 
 /// What the fuzzer runs, here so that the ordinary tests run it, too.
 namespace residua::fuzz {

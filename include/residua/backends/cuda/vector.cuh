@@ -1,0 +1,13 @@
+#pragma once
+
+#include "residua/core/types.hpp"
+
+namespace residua::cuda {
+
+/// N neighbouring values, loaded and stored by as few instructions as their alignment allows.
+template <class T, int N>
+struct alignas(sizeof(T) * N < 16 ? sizeof(T) * N : 16) Vector {
+    T v[N];
+};
+
+}  // namespace residua::cuda

@@ -1,0 +1,191 @@
+#pragma once
+
+#include <atomic>
+
+#include "residua/backends/backend.hpp"
+#include "residua/backends/host/matrices.hpp"
+#include "residua/backends/host/refine.hpp"
+#include "residua/backends/host/sweep.hpp"
+
+namespace residua {
+
+/// Everything of the Backend concept that is not dense linear algebra, for matrices in host memory.
+///
+/// Derive from it to bring your own linear algebra: cholesky_upper, multiply, solve_upper,
+/// solve_upper_transposed, accumulate_gram and accumulate_cross (EigenBackend is such a class).
+class HostBackend : public HostMatrices {
+  public:
+    using HostMatrices::HostMatrices;
+
+    /// Enough rows for every thread to have several tiles; little memory next to H.
+    Index slab_rows(Index, Index out_features) const {
+        return std::min(out_features, std::max<Index>(1024, 512 * executor().threads()));
+    }
+
+    template <Element In, Real T>
+    void load_columns(MatrixView<const In> weights, std::span<const Index> order, MatrixView<T> c,
+                      Code* flag) {
+        transpose_tiles<T>(
+            weights.rows, weights.cols,
+            [&](Index r, Index first, Index count, T* values) {
+                const In* source = weights.row(r);
+                const Index* column = order.data() + first;
+                int finite = 1;
+                for (Index k = 0; k < count; ++k) values[k] = static_cast<T>(source[column[k]]);
+                for (Index k = 0; k < count; ++k) finite &= is_finite(values[k]);
+                if (!finite) raise(flag);
+            },
+            [&](Index k, Index first, Index count, const T* values) {
+                std::copy_n(values, count, c.row(k) + first);
+            });
+    }
+
+    template <class U>
+    void store_columns(MatrixView<const U> c, std::span<const Index> order, MatrixView<U> q) {
+        transpose_tiles<U>(
+            c.rows, c.cols,
+            [&](Index k, Index first, Index count, U* values) {
+                std::copy_n(c.row(k) + first, count, values);
+            },
+            [&](Index r, Index first, Index count, const U* values) {
+                U* target = q.row(r);
+                for (Index k = 0; k < count; ++k)
+                    target[order[static_cast<std::size_t>(first + k)]] = values[k];
+            });
+    }
+
+    template <Real T, Grid<T> G>
+    void fit(const G& grid, MatrixView<const T> c, std::span<const std::vector<Index>> members,
+             MatrixView<T> scales, MatrixView<T> zeros) {
+        row_tiles<T>(c.cols, [&](Index first, Index active) {
+            constexpr Index L = lanes::width<T>;
+            alignas(64) T scale[L];
+            alignas(64) T zero[L];
+            std::vector<T> values;
+            for (std::size_t g = 0; g < members.size(); ++g) {
+                const Index count = static_cast<Index>(members[g].size());
+                values.resize(static_cast<std::size_t>(count * L));
+                for (Index i = 0; i < count; ++i) {
+                    lanes::load<L>(c.row(members[g][static_cast<std::size_t>(i)]) + first, active,
+                                   values.data() + i * L);
+                }
+                lanes::fit<L>(
+                    grid, count, [&](Index i) { return values.data() + i * L; }, scale, zero);
+                std::copy_n(scale, active, scales.row(static_cast<Index>(g)) + first);
+                std::copy_n(zero, active, zeros.row(static_cast<Index>(g)) + first);
+            }
+        });
+    }
+
+    template <Real T, Grid<T> G>
+    void round(const G& grid, MatrixView<const T> c, std::span<const Index> group_of,
+               MatrixView<const T> scales, MatrixView<const T> zeros, MatrixView<Code> codes) {
+        rows(c.rows, [&](Index k) {
+            const Index g = group_of[static_cast<std::size_t>(k)];
+            for (Index r = 0; r < c.cols; ++r) {
+                codes(k, r) =
+                    static_cast<Code>(grid.encode(c(k, r), GridParams<T>{scales(g, r), zeros(g, r)}));
+            }
+        });
+    }
+
+    template <Real T, Grid<T> G>
+    void subtract_decoded(const G& grid, MatrixView<const Code> codes, std::span<const Index> group_of,
+                          MatrixView<const T> scales, MatrixView<const T> zeros, MatrixView<T> c) {
+        rows(c.rows, [&](Index k) {
+            const Index g = group_of[static_cast<std::size_t>(k)];
+            for (Index r = 0; r < c.cols; ++r) {
+                c(k, r) -= grid.decode(codes(k, r), GridParams<T>{scales(g, r), zeros(g, r)});
+            }
+        });
+    }
+
+    template <Real T, Method M, Grid<T> G>
+    void sweep(const M& method, const G& grid, const SweepBlock<T>& block) {
+        const Index extent = block.reach - block.begin;
+        std::vector<T> factor_transposed(static_cast<std::size_t>(extent * extent));
+        for (Index j = 0; j < extent; ++j) {
+            T* column = factor_transposed.data() + j * extent;
+            for (Index i = 0; i < j; ++i) column[i] = block.factor(block.begin + i, block.begin + j);
+        }
+        constexpr Index task_rows = 4 * lanes::width<T>;
+        tasks((block.columns.cols + task_rows - 1) / task_rows, [&](Index t) {
+            SweepTile<T, M, G> tile(method, grid, block, factor_transposed.data());
+            const Index last = std::min(block.columns.cols, (t + 1) * task_rows);
+            for (Index first = t * task_rows; first < last; first += lanes::width<T>) {
+                tile.run(first, std::min(lanes::width<T>, last - first));
+            }
+        });
+    }
+
+    template <Real T, Grid<T> G>
+    void refine(const G& grid, const RefineBlock<T>& block) {
+        constexpr Index task_rows = 4 * lanes::width<T>;
+        const Index rows = block.error.cols;
+        tasks((rows + task_rows - 1) / task_rows, [&](Index t) {
+            RefineTile<T, G> tile(grid, block);
+            const Index last = std::min(rows, (t + 1) * task_rows);
+            for (Index first = t * task_rows; first < last; first += lanes::width<T>) {
+                tile.run(first, std::min(lanes::width<T>, last - first));
+            }
+        });
+    }
+
+    template <Real T, RefittableGrid<T> G>
+    void refit(const G& grid, const RefineGroup<T>& g) {
+        row_tiles<T>(g.error.cols, [&](Index first, Index active) {
+            constexpr Index L = lanes::width<T>;
+            T along[L] = {};
+            T curvature[L] = {};
+            for (Index k = 0; k < g.error.rows; ++k) {
+                const T* slope = g.slopes.row(k) + first;
+                const T* later = g.later.row(k) + first;
+                const T* own = g.own.row(k) + first;
+                const T* outside = g.outside.row(k) + first;
+                const T* fresh = g.fresh.row(k) + first;
+                const T* error = g.error.row(k) + first;
+                for (Index l = 0; l < active; ++l) {
+                    along[l] += slope[l] * (outside[l] + fresh[l]) + later[l] * error[l];
+                    curvature[l] += slope[l] * (T(2) * later[l] + own[l]);
+                }
+            }
+            for (Index l = 0; l < active; ++l) {
+                T& scale = g.scales(0, first + l);
+                T gain = T(0);
+                const bool open = g.tally(Tally::Finished, first + l) == 0;
+                const T next =
+                    open ? detail::refitted_scale(grid, scale, along[l], curvature[l], gain) : scale;
+                along[l] = next - scale;
+                scale = next;
+                g.tally(Tally::Lowered, first + l) += double(gain);
+            }
+            for (Index k = 0; k < g.error.rows; ++k) {
+                for (Index l = 0; l < active; ++l) {
+                    g.error(k, first + l) -= along[l] * g.slopes(k, first + l);
+                    g.outside(k, first + l) -= along[l] * (g.later(k, first + l) + g.own(k, first + l));
+                }
+            }
+        });
+    }
+
+    template <Real T>
+    void add_row_dots(MatrixView<const T> a, MatrixView<const T> c, MatrixView<double> sums) {
+        row_tiles<T>(a.cols, [&](Index first, Index active) {
+            for (Index k = 0; k < a.rows; ++k) {
+                for (Index r = first; r < first + active; ++r)
+                    sums(0, r) += double(a(k, r)) * double(c(k, r));
+            }
+        });
+    }
+
+  private:
+    template <Real T, class Body>
+    void row_tiles(Index count, Body body) const {
+        constexpr Index L = lanes::width<T>;
+        tasks((count + L - 1) / L, [&](Index t) { body(t * L, std::min(L, count - t * L)); });
+    }
+
+    static void raise(Code* flag) { std::atomic_ref<Code>(*flag).store(1, std::memory_order_relaxed); }
+};
+
+}  // namespace residua

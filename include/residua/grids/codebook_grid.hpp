@@ -1,0 +1,86 @@
+#pragma once
+
+#include <cmath>
+
+#include "residua/grids/grid.hpp"
+
+namespace residua {
+namespace detail {
+
+/// Number of the value nearest to x, the smaller one of two; NaN gives 0. O(N) up to 16 values, as a sum of
+/// comparisons that becomes vector code, else O(log N).
+template <int N, Real T>
+RESIDUA_HOST_DEVICE constexpr int nearest_of(const float (&values)[N], T x) {
+    const auto above = [&](int i) { return x > T(0.5) * (T(values[i - 1]) + T(values[i])); };
+    int index = 0;
+    if constexpr (N <= 16) {
+        for (int i = 1; i < N; ++i) index += above(i);
+    } else {
+        for (int step = 128; step > 0; step /= 2) {
+            const int next = index + step < N ? index + step : N - 1;
+            index = above(next > 0 ? next : 1) ? next : index;
+        }
+    }
+    return index;
+}
+
+/// The scale with which values from `bottom` to `top` cover [low, high]; 1 where every scale does.
+template <Real T>
+RESIDUA_HOST_DEVICE constexpr T covering_scale(float bottom, float top, T low, T high) {
+    const T up = top > 0 ? high / T(top) : T(0);
+    const T down = bottom < 0 ? low / T(bottom) : T(0);
+    const T scale = up > down ? up : down;
+    return scale > T(0) ? scale : T(1);
+}
+
+}  // namespace detail
+
+/// An arbitrary codebook, w ~ scale values[code]: N ascending values, fitted so that scaled values cover the
+/// group's range on both sides.
+///
+///     const CodebookGrid<4> ternary_and_a_half{.values = {-1, 0, 0.5, 1}};
+///
+/// A group of zeros gets scale 1, hence decodes to the value nearest to 0.
+template <int N>
+requires(N >= 2 && N <= 256) struct CodebookGrid {
+    float values[N];
+    ClipSearch clip = {};
+    ScaleType scale_type = ScaleType::Float32;
+
+    void validate() const {
+        for (int i = 0; i < N; ++i) {
+            require(std::isfinite(values[i]), "CodebookGrid: a value is", values[i], "finite");
+            if (i > 0)
+                require(values[i - 1] < values[i], "CodebookGrid: a value is", values[i],
+                        "above its predecessor, " + std::to_string(values[i - 1]));
+        }
+        clip.validate();
+    }
+
+    RESIDUA_HOST_DEVICE constexpr int levels() const { return N; }
+
+    template <Real T>
+    RESIDUA_HOST_DEVICE GridParams<T> params(T low, T high) const {
+        return {round_scale(detail::covering_scale(values[0], values[N - 1], low, high), scale_type), T(0)};
+    }
+
+    /// The nearest scale that a file holds.
+    template <Real T>
+    RESIDUA_HOST_DEVICE T stored_scale(T scale) const {
+        return round_scale(scale, scale_type);
+    }
+
+    template <Real T>
+    RESIDUA_HOST_DEVICE int encode(T x, GridParams<T> p) const {
+        return detail::nearest_of(values, x / p.scale);
+    }
+
+    template <Real T>
+    RESIDUA_HOST_DEVICE T decode(int code, GridParams<T> p) const {
+        return p.scale * T(values[code]);
+    }
+};
+
+static_assert(Grid<CodebookGrid<16>, float> && Grid<CodebookGrid<256>, double>);
+
+}  // namespace residua

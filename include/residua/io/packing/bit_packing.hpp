@@ -1,0 +1,136 @@
+#pragma once
+
+#include <algorithm>
+#include <cstdint>
+#include <cstring>
+#include <string>
+
+#include "residua/core/code_packing.hpp"
+#include "residua/core/error.hpp"
+#include "residua/core/view.hpp"
+#include "residua/io/packing/bit_streams.hpp"
+#include "residua/io/packing/word_transpose.hpp"
+
+/// Packing of whole matrices of codes, see core/code_packing.hpp for the layout.
+namespace residua::io {
+
+using residua::packed_words;
+
+namespace detail {
+
+inline void expect_shape(const char* what, Index rows, Index cols, Index expected_rows, Index expected_cols) {
+    require(rows == expected_rows && cols == expected_cols, std::string(what) + " has shape",
+            std::to_string(rows) + " x " + std::to_string(cols),
+            std::to_string(expected_rows) + " x " + std::to_string(expected_cols));
+}
+
+inline void expect_fitting_codes(unsigned seen, int bits) {
+    require(seen >> bits == 0, "packing: the bitwise or of codes is", seen,
+            "less than " + std::to_string(1 << bits));
+}
+
+/// Columns of codes in a tile of the transposing packers: codes are read well in short runs, but written well
+/// only in long ones.
+inline constexpr Index packed_tile_columns = 256;
+inline constexpr Index unpacked_tile_columns = 1024;
+
+/// Calls body(first row, rows, first column, columns) for each tile. The first tiles have `lead` rows, if not
+/// 0.
+template <Index TileColumns, class Body>
+void for_each_tile(Index rows, Index columns, Index lead, Body body) {
+    Index height = 0;
+    for (Index r = 0; r < rows; r += height) {
+        height = std::min(r == 0 && lead > 0 ? lead : tile_rows, rows - r);
+        for (Index c = 0; c < columns; c += TileColumns)
+            body(r, height, c, std::min(TileColumns, columns - c));
+    }
+}
+
+/// Whether the streams of all rows are one stream, without a gap in codes or in words.
+inline bool is_one_stream(MatrixView<const Code> codes, int bits, MatrixView<const std::uint32_t> words) {
+    return codes.cols * bits % 32 == 0 && codes.stride == codes.cols && words.stride == words.cols;
+}
+
+}  // namespace detail
+
+/// A stream for each row: `codes` (m, n) to `words` (m, packed_words(n)). Throws std::invalid_argument for
+/// codes of more than `bits` bits.
+inline void pack_rows(MatrixView<const Code> codes, int bits, MatrixView<std::uint32_t> words) {
+    detail::expect_shape("pack_rows: words", words.rows, words.cols, codes.rows,
+                         packed_words(codes.cols, bits));
+    detail::with_bits(bits, [&](auto b) {
+        if (detail::is_one_stream(codes, b, words)) {
+            const unsigned seen = detail::pack_stream<b>(codes.data, codes.rows * codes.cols,
+                                                         reinterpret_cast<std::byte*>(words.data));
+            return detail::expect_fitting_codes(seen, b);
+        }
+        unsigned seen = 0;
+        for (Index i = 0; i < codes.rows; ++i) {
+            if (words.cols > 0) words(i, words.cols - 1) = 0;
+            seen |=
+                detail::pack_stream<b>(codes.row(i), codes.cols, reinterpret_cast<std::byte*>(words.row(i)));
+        }
+        detail::expect_fitting_codes(seen, b);
+    });
+}
+
+/// The inverse of pack_rows().
+inline void unpack_rows(MatrixView<const std::uint32_t> words, int bits, MatrixView<Code> codes) {
+    detail::expect_shape("unpack_rows: words", words.rows, words.cols, codes.rows,
+                         packed_words(codes.cols, bits));
+    detail::with_bits(bits, [&](auto b) {
+        if (detail::is_one_stream(codes, b, words))
+            return detail::unpack_stream<b>(reinterpret_cast<const std::byte*>(words.data),
+                                            codes.rows * codes.cols, codes.data);
+        for (Index i = 0; i < codes.rows; ++i)
+            detail::unpack_stream<b>(reinterpret_cast<const std::byte*>(words.row(i)), codes.cols,
+                                     codes.row(i));
+    });
+}
+
+/// The same streams, as columns: `codes` (m, n) to `words` (packed_words(n), m). Half as fast as a copy of
+/// the codes, or faster.
+inline void pack_rows_transposed(MatrixView<const Code> codes, int bits, MatrixView<std::uint32_t> words) {
+    detail::expect_shape("pack_rows_transposed: words", words.rows, words.cols,
+                         packed_words(codes.cols, bits), codes.rows);
+    detail::with_bits(bits, [&](auto b) {
+        alignas(64) std::byte tile[detail::tile_rows][detail::packed_tile_columns / 8 * b];
+        unsigned seen = 0;
+        const Index lead = detail::columns_before_line(words);
+        detail::for_each_tile<detail::packed_tile_columns>(
+            codes.rows, codes.cols, lead, [&](Index r, Index rows, Index c, Index columns) {
+                const Index width = packed_words(columns, b);
+                const auto target = words.block(c * b / 32, r, width, rows);
+                if (b == 8 && columns % 4 == 0) {  // codes are words already
+                    const auto* source = reinterpret_cast<const std::byte*>(codes.row(r) + c);
+                    return detail::store_transposed(source, codes.stride, target);
+                }
+                for (Index i = 0; i < rows; ++i) {
+                    std::memset(tile[i] + 4 * (width - 1), 0, 4);
+                    seen |= detail::pack_stream<b>(codes.row(r + i) + c, columns, tile[i]);
+                }
+                detail::store_transposed(tile[0], sizeof tile[0], target);
+            });
+        detail::finish_stores();
+        detail::expect_fitting_codes(seen, b);
+    });
+}
+
+/// The inverse of pack_rows_transposed().
+inline void unpack_rows_transposed(MatrixView<const std::uint32_t> words, int bits, MatrixView<Code> codes) {
+    detail::expect_shape("unpack_rows_transposed: words", words.rows, words.cols,
+                         packed_words(codes.cols, bits), codes.rows);
+    detail::with_bits(bits, [&](auto b) {
+        alignas(64) std::byte tile[detail::tile_rows][detail::unpacked_tile_columns / 8 * b];
+        const Index lead = detail::columns_before_line(words);
+        detail::for_each_tile<detail::unpacked_tile_columns>(
+            codes.rows, codes.cols, lead, [&](Index r, Index rows, Index c, Index columns) {
+                detail::load_transposed(words.block(c * b / 32, r, packed_words(columns, b), rows), tile[0],
+                                        sizeof tile[0]);
+                for (Index i = 0; i < rows; ++i)
+                    detail::unpack_stream<b>(tile[i], columns, codes.row(r + i) + c);
+            });
+    });
+}
+
+}  // namespace residua::io

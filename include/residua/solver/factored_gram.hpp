@@ -1,0 +1,48 @@
+#pragma once
+
+#include <utility>
+#include <vector>
+
+#include "residua/backends/backend.hpp"
+
+namespace residua {
+
+/// A positive definite H (n, n) and its factor, H = R R' with R upper triangular, in the memory of one of
+/// them: R in the upper triangle, H strictly below the diagonal, and the diagonal of H beside it.
+template <Real T, Backend<T> B>
+class FactoredGram {
+  public:
+    using Matrix = typename B::template Matrix<T>;
+
+    FactoredGram() = default;
+
+    /// Takes a symmetric matrix, both triangles of which are valid, in place of its diagonal `diagonal`.
+    FactoredGram(Matrix gram, std::vector<T> diagonal)
+        : matrix_(std::move(gram)), undamped_(std::move(diagonal)) {}
+
+    /// H + lambda I = R R'. May be called again, with another lambda; false if H + lambda I is not positive
+    /// definite.
+    bool factor(B& backend, T lambda) {
+        if (!diagonal_.empty()) backend.mirror_lower(matrix_.view());
+        diagonal_ = undamped_;
+        for (T& d : diagonal_) d += lambda;
+        backend.set_diagonal(matrix_.view(), diagonal_);
+        return backend.cholesky_upper(matrix_.view());
+    }
+
+    /// R: the upper triangle is to be read.
+    MatrixView<const T> factor() const { return matrix_.view(); }
+
+    /// H + lambda I: the strict lower triangle is to be read.
+    MatrixView<const T> gram() const { return matrix_.view(); }
+
+    /// The diagonal of H + lambda I.
+    const std::vector<T>& diagonal() const { return diagonal_; }
+
+  private:
+    Matrix matrix_;
+    std::vector<T> undamped_;
+    std::vector<T> diagonal_;
+};
+
+}  // namespace residua

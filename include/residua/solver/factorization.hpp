@@ -1,0 +1,197 @@
+#pragma once
+
+#include <algorithm>
+#include <mutex>
+#include <utility>
+#include <vector>
+
+#include "residua/core/report.hpp"
+#include "residua/solver/factored_gram.hpp"
+
+namespace residua {
+
+/// What a factorization depends on besides the moments.
+struct FactorizationKey {
+    Ordering ordering = Ordering::Natural;
+    Index group_size = 0;  ///< 0 unless the ordering is GroupAware
+    Damping damping;
+
+    explicit FactorizationKey(const SolverOptions& options)
+        : ordering(options.ordering),
+          group_size(options.ordering == Ordering::GroupAware ? options.group_size : 0),
+          damping(options.damping) {}
+
+    friend bool operator==(const FactorizationKey&, const FactorizationKey&) = default;
+};
+
+/// H, damped and with its columns in the order of quantization, as R R' with R upper triangular; and the
+/// residual matrix M = D R^-T, computed when it is first asked for and kept.
+///
+/// Columns with H_jj = 0 are dead: their diagonal becomes mean(diag H), in which they count as zeros, and D
+/// loses their rows and columns. That keeps them apart from all others, whatever the scale of the inputs.
+///
+/// Costs n^3/3 operations for R, n^3/3 for the strict upper triangle of M, n^3 for all of it.
+template <Real T, Backend<T> B>
+class Factorization {
+  public:
+    using Matrix = typename B::template Matrix<T>;
+
+    /// Reads `gram` and, unless it is empty, `cross`: (n, n) moments, both triangles of `gram` valid. `cross`
+    /// must outlive this.
+    Factorization(B& backend, MatrixView<const T> gram, MatrixView<const T> cross,
+                  const FactorizationKey& key)
+        : backend_(backend), cross_(cross), n_(gram.rows), status_(factor(gram, {}, key)) {}
+
+    /// Takes the moments' memory for its own results: R replaces H, M replaces D. One n x n matrix more is
+    /// needed for a moment unless the ordering is Natural. Only one of residuals_before(), residuals() and
+    /// cross_transposed() can be asked for.
+    Factorization(B& backend, Matrix gram, Matrix cross, const FactorizationKey& key)
+        : backend_(backend),
+          cross_(std::as_const(cross).view()),
+          n_(gram.rows()),
+          consumed_cross_(std::move(cross)),
+          status_(factor(std::as_const(gram).view(), std::move(gram), key)) {}
+
+    Status status() const { return status_; }
+    double damping() const { return damping_; }
+    int retries() const { return retries_; }
+
+    /// order()[p] is the original column that is quantized as the p-th.
+    std::span<const Index> order() const { return order_; }
+    std::span<const Index> dead_columns() const { return dead_; }
+    std::span<const Index> dead_positions() const { return dead_positions_; }
+
+    B& backend() const { return backend_; }
+    Index in_features() const { return n_; }
+
+    /// H with its factor R, in the order of quantization.
+    const FactoredGram<T, B>& gram() const { return gram_; }
+
+    /// R in the order of quantization: the upper triangle is to be read.
+    MatrixView<const T> factor() const { return gram_.factor(); }
+
+    /// M' in the order of quantization: the strict lower triangle is to be read.
+    MatrixView<const T> residuals_before() const {
+        const std::lock_guard lock(mutex_);
+        if (residuals_before_.rows() == 0) {
+            Matrix m = cross_transposed();
+            solve_lower_triangle(m.view(), 0, n_);
+            residuals_before_ = std::move(m);
+        }
+        return std::as_const(residuals_before_).view();
+    }
+
+    /// All of M' in the order of quantization.
+    MatrixView<const T> residuals() const {
+        const std::lock_guard lock(mutex_);
+        if (residuals_.rows() == 0) {
+            Matrix m = cross_transposed();
+            backend_.solve_upper(factor(), m.view());
+            residuals_ = std::move(m);
+        }
+        return std::as_const(residuals_).view();
+    }
+
+    /// Whether residuals() has been asked for, so that it costs nothing.
+    bool has_residuals() const {
+        const std::lock_guard lock(mutex_);
+        return residuals_.rows() != 0;
+    }
+
+    /// D' in the order of quantization, rows and columns of dead inputs cleared.
+    Matrix cross_transposed() const {
+        Matrix d;
+        if (consumed_cross_.rows() != 0 && is_natural()) {
+            d = std::exchange(consumed_cross_, {});
+            backend_.transpose_in_place(d.view());
+        } else {
+            d = backend_.template workspace<T>(n_, n_);
+            backend_.permute_transposed(cross_, order(), d.view());
+            consumed_cross_ = {};
+        }
+        for (const Index p : dead_positions_) {
+            backend_.clear_row(d.view(), p);
+            backend_.clear_column(d.view(), p);
+        }
+        return d;
+    }
+
+  private:
+    Status factor(MatrixView<const T> gram, Matrix&& consumed, const FactorizationKey& key) {
+        std::vector<T> diagonal = backend_.diagonal(gram);
+        if (!all_finite(diagonal)) return Status::NonFiniteMoments;
+        if (cross_.data && !all_finite(backend_.diagonal(cross_))) return Status::NonFiniteMoments;
+
+        order_ = column_order(std::span<const T>(diagonal), key.ordering, key.group_size);
+        double sum = 0;
+        for (Index p = 0; p < n_; ++p) {
+            const Index column = order_[static_cast<std::size_t>(p)];
+            const T h = diagonal[static_cast<std::size_t>(column)];
+            sum += static_cast<double>(h);
+            if (h > T(0)) continue;
+            dead_.push_back(column);
+            dead_positions_.push_back(p);
+        }
+        std::sort(dead_.begin(), dead_.end());
+        const double mean = sum > 0 ? sum / static_cast<double>(n_) : 1.0;
+        for (const Index j : dead_) diagonal[static_cast<std::size_t>(j)] = static_cast<T>(mean);
+
+        std::vector<T> permuted(diagonal.size());
+        for (std::size_t p = 0; p < diagonal.size(); ++p)
+            permuted[p] = diagonal[static_cast<std::size_t>(order_[p])];
+        if (consumed.rows() == 0 || !is_natural()) {
+            Matrix ordered = backend_.template workspace<T>(n_, n_);
+            backend_.permute(gram, order(), ordered.view());
+            consumed = std::move(ordered);
+        }
+        gram_ = FactoredGram<T, B>(std::move(consumed), std::move(permuted));
+        damping_ = key.damping.initial;
+        for (retries_ = 0; !gram_.factor(backend_, static_cast<T>(damping_ * mean)); ++retries_) {
+            if (retries_ == key.damping.max_retries) return Status::NotPositiveDefinite;
+            damping_ = key.damping.next(damping_);
+        }
+        return Status::Success;
+    }
+
+    bool is_natural() const { return std::is_sorted(order_.begin(), order_.end()); }
+
+    static bool all_finite(const std::vector<T>& values) {
+        return std::all_of(values.begin(), values.end(), [](T v) { return is_finite(v); });
+    }
+
+    /// The lower triangle of R^-1 X for rows [begin, end) of R, by halves from the last row up: what lies
+    /// right of the diagonal is not needed, which leaves n^3/3 of n^3 operations.
+    void solve_lower_triangle(MatrixView<T> x, Index begin, Index end) const {
+        constexpr Index leaf = 256;
+        const MatrixView<const T> r = factor();
+        if (end - begin <= leaf) {
+            backend_.solve_upper(r.block(begin, begin, end - begin, end - begin),
+                                 x.block(begin, 0, end - begin, end));
+            return;
+        }
+        const Index middle = begin + (end - begin + leaf - 1) / leaf / 2 * leaf;
+        solve_lower_triangle(x, middle, end);
+        backend_.multiply(T(-1), Transpose::No, r.block(begin, middle, middle - begin, end - middle),
+                          MatrixView<const T>(x.block(middle, 0, end - middle, middle)), T(1),
+                          x.block(begin, 0, middle - begin, middle));
+        solve_lower_triangle(x, begin, middle);
+    }
+
+    B& backend_;
+    MatrixView<const T> cross_;
+    Index n_;
+    double damping_ = 0;
+    int retries_ = 0;
+    std::vector<Index> dead_;
+    std::vector<Index> dead_positions_;
+    std::vector<Index> order_;
+    FactoredGram<T, B> gram_;
+    mutable Matrix consumed_cross_;
+    Status status_;  // initialized last: factor() fills the members above
+
+    mutable std::mutex mutex_;
+    mutable Matrix residuals_before_;
+    mutable Matrix residuals_;
+};
+
+}  // namespace residua
