@@ -5,10 +5,10 @@
 
 #include "residua/backends/cuda/backend.hpp"
 #include "residua/backends/cuda/pack.hpp"
-#include "residua/backends/cuda/workspace.hpp"
 #include "residua/core/version.hpp"
 #include "residua/grids/grids.hpp"
 #include "residua/solver/solver.hpp"
+#include "residua/solver/workspace.hpp"
 #include "residua/transform/activation_quantizer.hpp"
 #include "residua/transform/cuda/hadamard.hpp"
 #include "residua/transform/hadamard.hpp"

@@ -7,5 +7,6 @@
 #include "residua/core/version.hpp"
 #include "residua/grids/grids.hpp"
 #include "residua/solver/solver.hpp"
+#include "residua/solver/workspace.hpp"
 #include "residua/transform/activation_quantizer.hpp"
 #include "residua/transform/hadamard.hpp"

@@ -168,7 +168,6 @@ class CudaBackend : public CudaAccumulation {
     void sweep(const M& method, const G& grid, const SweepBlock<T>& block) {
         const Index width = block.end - block.begin;
         const Index extent = block.reach - block.begin;
-        const Index rows = block.columns.cols;
         cuda::SweepTask<T> task = {};
         task.columns = block.columns.row_range(block.begin, extent);
         task.sums = block.sums;
@@ -195,17 +194,20 @@ class CudaBackend : public CudaAccumulation {
             std::copy(table.begin(), table.end(), task.inline_table);
         }
 
-        const cuda::SweepMemory<T, M> size = {task.extent, task.width,
-                                              block.published.view != ResidualView::Compensated};
-        std::size_t shared_bytes = static_cast<std::size_t>(size.tile()) * sizeof(T);
+        const std::size_t shared_bytes = sweep_shared_bytes<M>(block);
         Matrix<T> scratch;
-        if (extent <= 1024) shared_bytes += static_cast<std::size_t>(size.coefficients()) * sizeof(T);
-        if (extent > 1024 || shared_bytes + sizeof(cuda::FitScratch<T>) > most_shared_bytes()) {
-            shared_bytes = 0;
-            scratch = allocate<T>((rows + cuda::lanes - 1) / cuda::lanes, size.tile());
+        if (shared_bytes == 0) {
+            scratch = allocate<T>(sweep_tiles(block), sweep_memory<M>(block).tile());
             task.scratch = scratch.view().data;
         }
         cuda::sweep(stream(), method, grid, task, shared_bytes);
+    }
+
+    /// Of device memory, which sweep() takes for itself.
+    template <Method M, Real T>
+    std::size_t sweep_bytes(const SweepBlock<T>& block) const {
+        const auto tile = static_cast<std::size_t>(sweep_memory<M>(block).tile()) * sizeof(T);
+        return sweep_shared_bytes<M>(block) > 0 ? 0 : static_cast<std::size_t>(sweep_tiles(block)) * tile;
     }
 
     template <Real T, Grid<T> G>
@@ -243,6 +245,27 @@ class CudaBackend : public CudaAccumulation {
     }
 
   private:
+    template <class T>
+    static Index sweep_tiles(const SweepBlock<T>& block) {
+        return (block.columns.cols + cuda::lanes - 1) / cuda::lanes;
+    }
+
+    template <Method M, class T>
+    static cuda::SweepMemory<T, M> sweep_memory(const SweepBlock<T>& block) {
+        return {static_cast<int>(block.reach - block.begin), static_cast<int>(block.end - block.begin),
+                block.published.view != ResidualView::Compensated};
+    }
+
+    /// Of a thread block's tile and its coefficients; 0 where that does not fit, and tiles are kept in device
+    /// memory.
+    template <Method M, class T>
+    static std::size_t sweep_shared_bytes(const SweepBlock<T>& block) {
+        if (block.reach - block.begin > 1024) return 0;
+        const auto memory = sweep_memory<M>(block);
+        const auto bytes = static_cast<std::size_t>(memory.tile() + memory.coefficients()) * sizeof(T);
+        return bytes + sizeof(cuda::FitScratch<T>) > most_shared_bytes() ? 0 : bytes;
+    }
+
     template <class T>
     static std::vector<std::int32_t> sweep_table(const SweepBlock<T>& block) {
         std::vector<std::int32_t> table(block.group_of.begin() + block.begin,

@@ -65,7 +65,7 @@ class CudaDense : public CudaContext {
     bool cholesky_upper(MatrixView<T> a) {
         constexpr cudaDataType type = cuda_type<T>();
         const auto n = static_cast<std::int64_t>(a.rows);
-        const auto [device_bytes, host_bytes] = cholesky_workspace_bytes(a);
+        const auto [device_bytes, host_bytes] = potrf_workspace_bytes(a);
         auto workspace = allocate<Code>(1, static_cast<Index>(device_bytes));
         std::vector<Code> host_workspace(host_bytes);
         auto outcome = allocate<int>(1, 2);  // cuSOLVER's info; whether the factor is unusable
@@ -82,15 +82,10 @@ class CudaDense : public CudaContext {
         return read(outcome.view())[1] == 0;
     }
 
-    /// Of cuSOLVER for A (n, n): on the device, on the host.
+    /// Of device memory, which cholesky_upper(A) takes for itself.
     template <Real T>
-    std::pair<std::size_t, std::size_t> cholesky_workspace_bytes(MatrixView<T> a) const {
-        std::pair<std::size_t, std::size_t> bytes;
-        cuda::check(
-            cusolverDnXpotrf_bufferSize(solver(), nullptr, CUBLAS_FILL_MODE_LOWER, a.rows, cuda_type<T>(),
-                                        a.data, a.stride, cuda_type<T>(), &bytes.first, &bytes.second),
-            "cusolverDnXpotrf_bufferSize");
-        return bytes;
+    std::size_t cholesky_upper_bytes(MatrixView<T> a) const {
+        return potrf_workspace_bytes(a).first + 2 * sizeof(int);
     }
 
     template <class U>
@@ -129,6 +124,17 @@ class CudaDense : public CudaContext {
     }
 
   private:
+    /// Of cuSOLVER: on the device, on the host.
+    template <Real T>
+    std::pair<std::size_t, std::size_t> potrf_workspace_bytes(MatrixView<T> a) const {
+        std::pair<std::size_t, std::size_t> bytes;
+        cuda::check(
+            cusolverDnXpotrf_bufferSize(solver(), nullptr, CUBLAS_FILL_MODE_LOWER, a.rows, cuda_type<T>(),
+                                        a.data, a.stride, cuda_type<T>(), &bytes.first, &bytes.second),
+            "cusolverDnXpotrf_bufferSize");
+        return bytes;
+    }
+
     /// X' <- X' op(R)^-T: from the right.
     template <Real T>
     void solve(cublasOperation_t operation, MatrixView<const T> r, MatrixView<T> x) {

@@ -169,15 +169,15 @@ class SweepTile {
         return row;
     }
 
-    /// C_ij ... C_i,j+3 for j in a later segment than i.
+    /// C_ij ... C_i,j+3, which `quad` points to in shared memory, for j in a later segment than i.
     template <int C>
-    __device__ Quad far(int i, int j) const {
+    __device__ Quad far(const T* quad, int i, int j) const {
         if constexpr (Shared) {
-            return *reinterpret_cast<const Quad*>(far_[C] + size_.far(i, j));
+            return *reinterpret_cast<const Quad*>(quad);
         } else {
-            Quad quad;
-            for (int v = 0; v < 4; ++v) quad.v[v] = coefficient<C>(i, min(j + v, s_.extent - 1));
-            return quad;
+            Quad values;
+            for (int v = 0; v < 4; ++v) values.v[v] = coefficient<C>(i, min(j + v, s_.extent - 1));
+            return values;
         }
     }
 
@@ -243,17 +243,20 @@ class SweepTile {
             }
             at(x, j) += sum;
         }
+        const int length = size_.far_length(from / segment);
         for (int j = aligned + 4 * warp_; j < end; j += 4 * warps) {
+            const T* r_quad = Shared ? far_[factor] + size_.far(from, j) : nullptr;
+            const T* m_quad = Shared && WithResiduals ? far_[residual] + size_.far(from, j) : nullptr;
             T sum[4] = {};
 #pragma unroll 8
-            for (int i = from; i < to; ++i) {
+            for (int i = from; i < to; ++i, r_quad += length, m_quad += length) {
                 const T xi = at(x, i);
-                const Quad r = far<factor>(i, j);
+                const Quad r = far<factor>(r_quad, i, j);
 #pragma unroll
                 for (int v = 0; v < 4; ++v) sum[v] += xi * r.v[v];
                 if constexpr (WithResiduals) {
                     const T ai = at(a_, i);
-                    const Quad m = far<residual>(i, j);
+                    const Quad m = far<residual>(m_quad, i, j);
 #pragma unroll
                     for (int v = 0; v < 4; ++v) sum[v] += ai * m.v[v];
                 }
