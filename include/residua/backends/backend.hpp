@@ -64,8 +64,9 @@ struct ProbeMethod {
 ///  13. b.dot(A, C) -> double: sum_ij A_ij C_ij.  b.copy(A, C).  b.set_zero(C).
 /// Columns (one column of the layer per row, see SweepBlock)
 ///  14. b.load_columns(W, order, C, flag), W (rows, in_features) of any Element, wherever the backend accepts
-///      weights: C_kr = W_{r order_k}; *flag = 1 if W holds NaN or infinity.
-///      b.store_columns(C, order, Q): Q_{r order_k} = C_kr.  b.transpose(A, C): C = A'. Of T and Code.
+///      weights: C_kr = W_{r order_k}; *flag = 1 if W holds NaN or infinity, unless `flag` is null.
+///      The same of Code.  b.store_columns(C, order, Q): Q_{r order_k} = C_kr.  b.transpose(A, C): C = A'.
+///      These two of T and Code.
 ///  15. b.fit(grid, C, members, scales, zeros): fits the grid of each group to the columns members[group].
 ///  16. b.round(grid, C, group_of, scales, zeros, codes): nearest grid points.
 ///      b.subtract_decoded(grid, codes, group_of, scales, zeros, C): C -= decode(codes).
@@ -127,6 +128,7 @@ concept Backend = Real<T> &&
     b.set_zero(codes);
     b.set_zero(sums);
     b.load_columns(c, order, a, flag);
+    b.load_columns(const_codes, order, codes, flag);
     b.store_columns(c, order, a);
     b.store_columns(const_codes, order, codes);
     b.transpose(c, a);

@@ -22,20 +22,23 @@ class HostBackend : public HostMatrices {
         return std::min(out_features, std::max<Index>(1024, 512 * executor().threads()));
     }
 
-    template <Element In, Real T>
-    void load_columns(MatrixView<const In> weights, std::span<const Index> order, MatrixView<T> c,
+    /// Of weights, and of codes, which need no flag.
+    template <class In, class U>
+    void load_columns(MatrixView<const In> weights, std::span<const Index> order, MatrixView<U> c,
                       Code* flag) {
-        transpose_tiles<T>(
+        transpose_tiles<U>(
             weights.rows, weights.cols,
-            [&](Index r, Index first, Index count, T* values) {
+            [&](Index r, Index first, Index count, U* values) {
                 const In* source = weights.row(r);
                 const Index* column = order.data() + first;
-                int finite = 1;
-                for (Index k = 0; k < count; ++k) values[k] = static_cast<T>(source[column[k]]);
-                for (Index k = 0; k < count; ++k) finite &= is_finite(values[k]);
-                if (!finite) raise(flag);
+                for (Index k = 0; k < count; ++k) values[k] = static_cast<U>(source[column[k]]);
+                if constexpr (Real<U>) {
+                    int finite = 1;
+                    for (Index k = 0; k < count; ++k) finite &= is_finite(values[k]);
+                    if (!finite && flag) raise(flag);
+                }
             },
-            [&](Index k, Index first, Index count, const T* values) {
+            [&](Index k, Index first, Index count, const U* values) {
                 std::copy_n(values, count, c.row(k) + first);
             });
     }

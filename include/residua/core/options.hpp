@@ -91,8 +91,8 @@ struct SolverOptions {
     bool static_groups =
         false;  ///< groups of the original order, fitted before the first column is quantized
     PublishedBehaviour published = {};
-    Refinement refinement = {};    ///< of the codes, after the last column
-    bool report_objective = true;  ///< costs about as much as a GPTQ solve without its factorization
+    Refinement refinement = {};     ///< of the codes, after the last column
+    bool report_objective = false;  ///< costs about as much as a GPTQ solve without its factorization
 
     /// Called on the calling thread after every block of columns; `false` cancels the solve, whose result
     /// then has Status::Cancelled and no codes.

@@ -79,6 +79,13 @@ struct Report {
     std::optional<Objective> objective;         ///< after: the codes of this result
     std::vector<RefinementStep> refinement;     ///< step by step, from Start; empty without rounds
     StageSeconds seconds;
+
+    /// What the method minimizes, as reached by these codes: Objective::asymmetric or ::symmetric. Absent
+    /// without SolverOptions::report_objective.
+    std::optional<double> achieved() const {
+        if (!objective) return {};
+        return asymmetric_target ? objective->asymmetric : objective->symmetric;
+    }
 };
 
 }  // namespace residua

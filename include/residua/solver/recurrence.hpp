@@ -6,9 +6,10 @@
 
 #include "residua/solver/factorization.hpp"
 #include "residua/solver/quantized_matrix.hpp"
-#include "residua/solver/refine.hpp"
+#include "residua/solver/refiner.hpp"
+#include "residua/solver/residual_sums.hpp"
 
-namespace residua {
+namespace residua::detail {
 
 /// The recurrence that all methods share (methods/method.hpp), for whole layers:
 ///
@@ -33,13 +34,7 @@ class Recurrence {
     /// Makes the n x n matrices of the method, which all solves with this factorization share.
     void prepare(Index out_features) {
         if constexpr (forwards) residuals_before_ = f_.residuals_before();
-        if (!needs_all_residuals()) return;
-        // m right-hand sides unless n are fewer, or there already
-        if (f_.has_residuals() || out_features >= n_) {
-            residuals_ = f_.residuals();
-        } else {
-            cross_transposed_ = f_.cross_transposed();
-        }
+        if (shifts || (forwards && refines())) all_residuals_ = {f_, out_features};
     }
 
     /// Fills `result` with codes and parameters, or with the status that says why not.
@@ -65,7 +60,7 @@ class Recurrence {
             backend.store_columns(std::as_const(codes_).view().block(0, 0, n_, rows), f_.order(), codes);
             if (refiner_ && status == Status::Success) {
                 const auto swept = backend.timestamp();
-                status = refine_slab(backend, codes, result.report.refinement);
+                status = refine_slab(codes, result.report.refinement);
                 result.report.seconds.refine += backend.seconds(swept, backend.timestamp());
             }
             backend.transpose(std::as_const(scales_).view().block(0, 0, groups_.count, rows),
@@ -88,7 +83,6 @@ class Recurrence {
     using Matrix = typename B::template Matrix<T>;
 
     bool refines() const { return options_.refinement.rounds > 0; }
-    bool needs_all_residuals() const { return shifts || (forwards && refines()); }
 
     void allocate(B& backend, Index rows) {
         const Index panel = longest_reach();
@@ -103,9 +97,8 @@ class Recurrence {
         scales_ = backend.template workspace<T>(groups_.count, rows);
         zeros_ = backend.template workspace<T>(groups_.count, rows);
         flags_ = backend.template allocate<Code>(1, 2);
-        if (!refines()) return;
-        refiner_.emplace(grid_, options_, f_, groups_, rows);
-        if (refiner_->in_original_order()) unordered_ = backend.template workspace<T>(rows, n_);
+        if (refines())
+            refiner_.emplace(grid_, options_.refinement, options_.block_size, f_, groups_.of_column, rows);
     }
 
     /// End of the columns whose sums a step over [begin, end) must know: groups that start in it may end
@@ -163,48 +156,32 @@ class Recurrence {
         const bool stale = options_.published.scales == GroupScales::Stale && per_channel;
         if (stale) fit_all(backend, columns);
         for (const Index p : f_.dead_positions()) backend.clear_row(columns, p);
-        if constexpr (shifts) {
-            const MatrixView<T> sums = residual_sums_.view().block(0, 0, n_, columns.cols);
-            sum_residuals(backend, columns, sums);
-        }
+        if constexpr (shifts)
+            all_residuals_.sum(method_.residual(T(1), T(1)), columns,
+                               residual_sums_.view().block(0, 0, n_, columns.cols));
         const MatrixView<const T> target = make_target(backend, columns);
         if (!stale) fit_all(backend, target);
-        if constexpr (requires { M::first_column_alone; }) {
-            const MatrixView<T> sums = residual_sums_.view().block(0, 0, n_, columns.cols);
-            start_with_first_column(backend, sums);
-        }
+        if constexpr (requires { M::first_column_alone; })
+            start_with_first_column(backend, residual_sums_.view().block(0, 0, n_, columns.cols));
     }
 
-    /// The weights W* = W + (sum_i a_i M_ik)_k R^-1 that the method approximates, a_i as if v_i = w_i: those
-    /// that grids fitted beforehand see, if the residuals are known, and the target of the refinement.
+    /// The weights W* that the method approaches, a_i as if v_i = w_i: the refinement's target, and what grids
+    /// fitted beforehand see if residuals are known then. Returns the latter.
     MatrixView<const T> make_target(B& backend, MatrixView<const T> columns) {
         if (!refiner_ && (!shifts || groups_.members.empty())) return columns;
         const MatrixView<T> target =
-            (refiner_ ? refiner_->spare() : target_.view()).block(0, 0, n_, columns.cols);
+            (refiner_ ? refiner_->target() : target_.view()).block(0, 0, n_, columns.cols);
         if constexpr (M::residuals == Residuals::None) {
             backend.copy(columns, target);
+        } else if constexpr (shifts) {
+            backend.copy(std::as_const(residual_sums_).view().block(0, 0, n_, columns.cols), target);
+            all_residuals_.complete(columns, target);
+            return target;
         } else {
-            if constexpr (shifts) {
-                backend.copy(std::as_const(residual_sums_).view().block(0, 0, n_, columns.cols), target);
-            } else {
-                sum_residuals(backend, columns, target);
-            }
-            backend.solve_upper_transposed(f_.factor(), target);
-            backend.add(columns, target);
+            all_residuals_.sum(method_.residual(T(1), T(1)), columns, target);
+            all_residuals_.complete(columns, target);
         }
-        return shifts ? MatrixView<const T>(target) : columns;
-    }
-
-    /// (sum_i a_i M_ik)_k for a_i = alpha w_i, as columns: alpha M' W'.
-    void sum_residuals(B& backend, MatrixView<const T> columns, MatrixView<T> sums) {
-        const T alpha = method_.residual(T(1), T(1));
-        if (residuals_.data) {
-            backend.multiply(alpha, Transpose::No, residuals_, columns, T(0), sums);
-        } else {
-            backend.multiply(alpha, Transpose::No, std::as_const(cross_transposed_).view(), columns, T(0),
-                             sums);
-            backend.solve_upper(f_.factor(), sums);
-        }
+        return columns;
     }
 
     /// For c_1 = w_1 + (W D)_1 / H_11: as W D = (W M) R', G_1 = R_11 / H_11 sum_k (W M)_k R_1k.
@@ -218,34 +195,14 @@ class Recurrence {
         backend.copy(std::as_const(first).view(), sums.row_range(0, 1));
     }
 
-    /// Codes and scales of the slab, and the codes in `stored` (rows, in_features) in the original order.
-    Status refine_slab(B& backend, MatrixView<Code> stored, std::vector<RefinementStep>& steps) {
+    /// The codes of a slab, `stored` (rows, in_features) in the original order, and its scales.
+    Status refine_slab(MatrixView<Code> stored, std::vector<RefinementStep>& steps) {
         const Index rows = stored.rows;
         const auto part = [&](auto& matrix) { return matrix.view().block(0, 0, matrix.rows(), rows); };
-        const MatrixView<T> error = part(columns_);
-        const MatrixView<const T> target = refiner_->spare().block(0, 0, n_, rows);
-        const bool original_order = refiner_->in_original_order();
-        if (original_order) {
-            const MatrixView<T> unordered = unordered_.view().row_range(0, rows);
-            backend.store_columns(target, f_.order(), unordered);
-            backend.transpose(MatrixView<const T>(unordered), error);
-            backend.transpose(MatrixView<const Code>(stored), part(codes_));
-        } else {
-            backend.copy(target, error);
-        }
-        const std::vector<Index> of_column(groups_.of_column.begin(), groups_.of_column.end());
-        backend.subtract_decoded(
-            grid_, MatrixView<const Code>(part(codes_)), original_order ? of_column : groups_.of_position,
-            MatrixView<const T>(part(scales_)), MatrixView<const T>(part(zeros_)), error);
         const auto goes_on = [&](Index columns) { return advance(columns); };
-        if (!refiner_->run(error, part(codes_), part(scales_), part(zeros_), steps, goes_on))
-            return Status::Cancelled;
-        if (original_order) {
-            backend.transpose(MatrixView<const Code>(part(codes_)), stored);
-        } else {
-            backend.store_columns(MatrixView<const Code>(part(codes_)), f_.order(), stored);
-        }
-        return Status::Success;
+        const bool done =
+            refiner_->run(stored, part(scales_), part(zeros_), part(columns_), part(codes_), steps, goes_on);
+        return done ? Status::Success : Status::Cancelled;
     }
 
     /// Reports that so many columns more are done. Whether to go on.
@@ -326,8 +283,7 @@ class Recurrence {
     Progress progress_;
 
     MatrixView<const T> residuals_before_;  // M', strictly below the diagonal
-    MatrixView<const T> residuals_;         // M', or
-    Matrix cross_transposed_;               // D'
+    ResidualSums<T, B> all_residuals_;      // where all are known
 
     Matrix columns_;                           // (in_features, rows) w, then f
     Matrix residual_;                          // (in_features, rows) a
@@ -340,7 +296,6 @@ class Recurrence {
     typename B::template Matrix<Code> flags_;  // weights are not finite, compensation overflowed
 
     std::optional<Refiner<T, B, G>> refiner_;
-    Matrix unordered_;  // (rows, in_features) in the original order
 };
 
-}  // namespace residua
+}  // namespace residua::detail

@@ -1,264 +1,139 @@
 #pragma once
 
+#include <algorithm>
+#include <string>
 #include <utility>
 
-#include "residua/solver/refine_gram.hpp"
-#include "residua/solver/refine_plan.hpp"
-#include "residua/solver/refine_record.hpp"
+#include "residua/solver/moments.hpp"
+#include "residua/solver/quantized_matrix.hpp"
+#include "residua/solver/refiner.hpp"
+#include "residua/solver/residual_sums.hpp"
 
 namespace residua {
 
-/// Descent from the codes of a solve on the objective that all methods approximate greedily,
-///
-///     tr(E H E'),   E = W* - Q,   H damped, dead columns apart, as in Factorization.
-///
-/// With everything else fixed, the best value of column k is q_k + (E H)_k / H_kk, and the best step of the
-/// scale of a group with slopes C = dQ / dscale is C H E' / C H C'. A pass takes the groups one after the
-/// other, refits the scale, rounded as it is stored, and sweeps over the group's columns; every change is
-/// made only where it lowers the objective of its output row, which thus never rises (up to rounding of the
-/// gradients). Zeros stay, and so do scales whose best value is not positive.
-///
-/// Passes alternate between the orders first to last and last to first. Then the half of E H that one pass
-/// must know of the columns ahead of it is what the pass before has summed up of those behind it: a pass
-/// costs m n^2 operations instead of 2 m n^2, as much as GPTQ without its factorization, and m n^2 once at
-/// the start. Refits add 2 m n b operations for groups of b columns, m n b if b > 128.
-///
-/// The target W* is what the method approximates column by column: W + alpha W D H^-1, with the alpha that the
-/// method's residuals a_i = alpha w_i have of unchanged weights, and W where it has none.
-///
-/// Columns are taken in the order of quantization, or in the original order where activation order scatters
-/// static groups, which needs an n x n matrix of its own.
-template <Real T, Backend<T> B, Grid<T> G>
-class Refiner {
-  public:
-    using Matrix = typename B::template Matrix<T>;
+/// How refine() goes about it.
+struct RefineOptions {
+    double alpha = 0;                       ///< of the target W + alpha W D H^-1; 0.5 for codes by QEP
+    Refinement refinement = {.rounds = 2};  ///< rounds, and what they may change
+    Damping damping = {};
+    Ordering ordering = Ordering::Natural;  ///< in which columns are visited
+    Index block_size = 128;                 ///< columns that are visited together; changes speed alone
 
-    /// For slabs of up to `rows` output rows. `factorization` must outlive this.
-    Refiner(const G& grid, const SolverOptions& options, const Factorization<T, B>& factorization,
-            const GroupLayout& groups, Index rows)
-        : grid_(grid),
-          options_(options.refinement),
-          b_(factorization.backend()),
-          n_(factorization.in_features()),
-          refits_(options_.refit_scales && RefittableGrid<G, T>),
-          in_original_order_(refits_ && RefinementPlan::is_scattered(groups.of_position)),
-          group_of_(in_original_order_ ? std::vector<Index>(groups.of_column.begin(), groups.of_column.end())
-                                       : groups.of_position),
-          plan_(group_of_, options.block_size, refits_),
-          gram_(factorization, plan_, in_original_order_) {
-        outside_ = b_.template workspace<T>(n_, rows);
-        fresh_ = b_.template workspace<T>(plan_.widest_panel(), rows);
-        tally_ = b_.template allocate<double>(Tally::rows, rows);
-        if (const Index widest = plan_.widest_group(); widest > 0) {
-            slopes_ = b_.template workspace<T>(widest, rows);
-            later_ = b_.template workspace<T>(widest, rows);
-            own_ = b_.template workspace<T>(widest, rows);
-            units_ = b_.template workspace<T>(groups.count, rows);
-            nothing_ = b_.template workspace<T>(groups.count, rows);
-            b_.write(std::vector<T>(static_cast<std::size_t>(groups.count * rows), T(1)), units_.view());
-            b_.set_zero(nothing_.view());
-        }
+    /// Called on the calling thread as sweeps go on; `false` ends the refinement with Status::Cancelled.
+    std::function<bool(const Progress&)> progress = {};
+
+    void validate() const {
+        require(alpha >= 0 && alpha <= 1, "RefineOptions: alpha is", alpha, "in [0, 1]");
+        require(block_size >= 1, "RefineOptions: block_size is", block_size, "at least 1");
+        damping.validate();
+        refinement.validate();
     }
-
-    /// Whether run() wants columns in the original order instead of the order of quantization.
-    bool in_original_order() const { return in_original_order_; }
-
-    /// A matrix (in_features, rows) that run() overwrites.
-    MatrixView<T> spare() { return outside_.view(); }
-
-    /// Refines the codes and scales of one slab; E = `error` on entry and on return. The objectives and
-    /// changes are added to `steps`. advance(columns) is called as sweeps go on; where it returns false, the
-    /// refinement ends and returns false.
-    template <class Advance>
-    bool run(MatrixView<T> error, MatrixView<Code> codes, MatrixView<T> scales, MatrixView<const T> zeros,
-             std::vector<RefinementStep>& steps, Advance advance) {
-        using Kind = RefinementStep::Kind;
-        const Index rows = error.cols;
-        const Slab slab = {error, codes, scales, zeros, part(outside_, rows), part(tally_, rows)};
-        b_.set_zero(slab.tally);
-        start(slab);
-        record_.start(steps, read_tally(slab).lowered);
-        bool open = true;
-        for (int round = 0; round < options_.rounds && open; ++round) {
-            for (int sweep = 0; sweep < options_.sweeps_per_round; ++sweep) {
-                if (record_.passes() > 0) gram_.add_diagonal(plan_.blocks(), error, slab.outside);
-                if (!pass(slab, record_.passes() % 2 != 0, advance)) return false;
-                const Counts counts = read_tally(slab);
-                record_.add_pass(steps, refits_ ? Kind::RefitAndSweep : Kind::Sweep, counts.lowered,
-                                 counts.changed);
-            }
-            open = record_.next_round(options_.tolerance);
-            b_.write(record_.finished(), slab.tally.row_range(Tally::Finished, 1));
-        }
-        record_.finish(steps);
-        const Index skipped = Index(options_.rounds) * options_.sweeps_per_round - record_.passes();
-        return skipped == 0 || advance(skipped * n_);
-    }
-
-  private:
-    using Block = RefinementPlan::Block;
-    using Panel = RefinementPlan::Panel;
-
-    struct Slab {
-        MatrixView<T> error;
-        MatrixView<Code> codes;
-        MatrixView<T> scales;
-        MatrixView<const T> zeros;
-        MatrixView<T> outside;
-        MatrixView<double> tally;
-    };
-    struct Counts {
-        std::vector<double> lowered;
-        Index changed = 0;
-    };
-
-    template <class AnyMatrix>
-    static auto part(AnyMatrix& matrix, Index rows) {
-        return matrix.view().block(0, 0, matrix.rows(), rows);
-    }
-
-    /// `outside` for a first pass, forward, and the objective: the sum over all blocks of
-    /// E_B' (H_BB E_B + 2 sum of H_BB' E_B' over later B').
-    void start(const Slab& slab) {
-        const MatrixView<const T> error = slab.error;
-        const auto add_dots = [&] {
-            b_.add_row_dots(error, MatrixView<const T>(slab.outside),
-                            slab.tally.row_range(Tally::Lowered, 1));
-        };
-        for (const Panel& panel : plan_.panels()) {
-            const Index width = panel.end - panel.begin;
-            const MatrixView<T> outside = slab.outside.row_range(panel.begin, width);
-            gram_.multiply(panel.begin, panel.end, panel.end, n_, error.row_range(panel.end, n_ - panel.end),
-                           T(0), outside);
-            gram_.add_later(plan_.blocks_of(panel), false, error.row_range(panel.begin, width), outside);
-        }
-        add_dots();
-        gram_.add_diagonal(plan_.blocks(), error, slab.outside);
-        add_dots();
-    }
-
-    template <class Advance>
-    bool pass(const Slab& slab, bool backward, Advance& advance) {
-        const Index rows = slab.error.cols;
-        const MatrixView<const T> error = slab.error;
-        const auto at = [&](const auto& list, std::size_t i) {
-            return list[backward ? list.size() - 1 - i : i];
-        };
-        for (std::size_t p = 0; p < plan_.panels().size(); ++p) {
-            const Panel panel = at(plan_.panels(), p);
-            const MatrixView<T> fresh = fresh_.view().block(0, 0, panel.end - panel.begin, rows);
-            const Index from = backward ? panel.end : 0;
-            const Index to = backward ? n_ : panel.begin;
-            gram_.multiply(panel.begin, panel.end, from, to, error.row_range(from, to - from), T(0), fresh);
-            if constexpr (RefittableGrid<G, T>) {
-                if (refits_ && panel.is_wide) refit(slab, panel, backward, fresh);
-            }
-            const std::span<const Block> blocks = plan_.blocks_of(panel);
-            for (std::size_t i = 0; i < blocks.size(); ++i) {
-                const Block block = at(blocks, i);
-                refine(slab, panel, block, backward);
-                // the blocks of the panel still to come
-                const Index begin = backward ? panel.begin : block.end;
-                const Index end = backward ? block.begin : panel.end;
-                if (begin == end) continue;
-                gram_.multiply(begin, end, block.begin, block.end,
-                               error.row_range(block.begin, block.end - block.begin), T(1),
-                               fresh.row_range(begin - panel.begin, end - begin));
-            }
-            if (!advance(panel.end - panel.begin)) return false;
-        }
-        return true;
-    }
-
-    void refine(const Slab& slab, const Panel& panel, const Block& place, bool backward) {
-        const Index rows = slab.error.cols;
-        const Index width = place.end - place.begin;
-        RefineBlock<T> block;
-        block.begin = place.begin;
-        block.end = place.end;
-        block.backward = backward;
-        block.error = slab.error;
-        block.fresh = fresh_.view().block(place.begin - panel.begin, 0, width, rows);
-        block.outside = slab.outside;
-        block.gram = gram_.diagonal_block(place);
-        block.codes = slab.codes;
-        block.scales = slab.scales;
-        block.zeros = slab.zeros;
-        block.tally = slab.tally;
-        if (refits_) block.refits = plan_.groups_of(place);
-        block.group_of = group_of_;
-        b_.refine(grid_, block);
-    }
-
-    /// The scale of a group that is a panel of its own.
-    void refit(const Slab& slab, const Panel& panel, bool backward,
-               MatrixView<const T> fresh) requires RefittableGrid<G, T> {
-        const Index rows = slab.error.cols;
-        const Index width = panel.end - panel.begin;
-        const auto of_panel = [&](Matrix& matrix) { return matrix.view().block(0, 0, width, rows); };
-        const MatrixView<T> slopes = of_panel(slopes_);
-        const MatrixView<T> later = of_panel(later_);
-        const MatrixView<T> own = of_panel(own_);
-        const Index group = group_of_[static_cast<std::size_t>(panel.begin)];
-
-        // C = decode(code, {1, zero}) - decode(code, {0, zero})
-        const auto decode = [&](Matrix& scales, MatrixView<T> c) {
-            b_.set_zero(c);
-            b_.subtract_decoded(
-                grid_, MatrixView<const Code>(slab.codes.row_range(panel.begin, width)),
-                std::span<const Index>(group_of_).subspan(static_cast<std::size_t>(panel.begin)),
-                MatrixView<const T>(part(scales, rows)), slab.zeros, c);
-        };
-        decode(units_, own);
-        decode(nothing_, slopes);
-        b_.subtract(MatrixView<const T>(own), slopes);
-
-        b_.set_zero(later);
-        gram_.add_later(plan_.blocks_of(panel), backward, slopes, later);
-        for (const Block& block : plan_.blocks_of(panel)) {
-            const auto rows_of = [&](MatrixView<T> view) {
-                return view.row_range(block.begin - panel.begin, block.end - block.begin);
-            };
-            b_.multiply(T(1), Transpose::No, gram_.diagonal_block(block),
-                        MatrixView<const T>(rows_of(slopes)), T(0), rows_of(own));
-        }
-        b_.refit(grid_, RefineGroup<T>{slab.error.row_range(panel.begin, width),
-                                       slab.outside.row_range(panel.begin, width), fresh, slopes, later, own,
-                                       slab.scales.row_range(group, 1), slab.tally});
-    }
-
-    /// What has been counted since the last call.
-    Counts read_tally(const Slab& slab) {
-        const MatrixView<double> counted = slab.tally.row_range(0, Tally::Finished);
-        std::vector<double> values = b_.read(MatrixView<const double>(counted));
-        b_.set_zero(counted);
-        const auto rows = static_cast<std::size_t>(counted.cols);
-        Counts counts;
-        for (std::size_t r = 0; r < rows; ++r) counts.changed += static_cast<Index>(values[rows + r]);
-        values.resize(rows);
-        counts.lowered = std::move(values);
-        return counts;
-    }
-
-    const G& grid_;
-    const Refinement& options_;
-    B& b_;
-    Index n_;
-    bool refits_;
-    bool in_original_order_;
-    std::vector<Index> group_of_;  // of each column
-    RefinementPlan plan_;
-
-    RefinementGram<T, B> gram_;
-    Matrix outside_;  // (in_features, rows) of E H, what the next pass does not visit first
-    Matrix fresh_;    // (widest panel, rows) of E H, over the columns visited
-    Matrix slopes_;   // (widest group, rows) C of a wide group
-    Matrix later_;
-    Matrix own_;
-    Matrix units_;  // (groups, rows) ones
-    Matrix nothing_;
-    typename B::template Matrix<double> tally_;  // (Tally::rows, rows)
-    RefinementRecord record_;
 };
+
+namespace detail {
+
+/// The groups that a layer has, as refine() needs them.
+template <Real T, Backend<T> B, Grid<T> G>
+void require_layer(const QuantizedMatrix<T, B, G>& layer, Index rows, Index cols) {
+    require(static_cast<bool>(layer), "refine: the layer's status is", to_string(layer.report.status),
+            "success");
+    require(layer.codes.rows() == rows, "refine: the layer has rows:", layer.codes.rows(),
+            std::to_string(rows) + " (of weights)");
+    require(layer.codes.cols() == cols, "refine: the layer has columns:", layer.codes.cols(),
+            std::to_string(cols) + " (in_features)");
+    const Index groups = layer.scales.cols();
+    require(layer.scales.rows() == rows && layer.zeros.rows() == rows && layer.zeros.cols() == groups,
+            "refine: scales and zeros have columns:", groups, "the shape (rows, groups) both");
+    require(static_cast<Index>(layer.group_index.size()) == cols,
+            "refine: group_index has elements:", layer.group_index.size(),
+            std::to_string(cols) + " (in_features)");
+    for (const std::int32_t g : layer.group_index)
+        require(g >= 0 && g < groups, "refine: group_index holds", g,
+                "groups from 0 to " + std::to_string(groups - 1));
+}
+
+}  // namespace detail
+
+/// Refines codes and scales of `layer`, which come from a solve, a file or another method, towards `weights`
+/// (out_features, in_features) on the tokens of `moments`: a descent on tr(E H E'), E = W* - Q, that never
+/// raises the objective of an output row. W* = W + alpha W D H^-1; alpha > 0 needs reference inputs.
+///
+/// The steps are appended to layer.report.refinement. With any other status than Success, rows that were not
+/// done by then stay as they were.
+///
+/// Costs n^3/3 operations for the factorization, which solves with the same damping and ordering share, and
+/// (1 + 2 rounds) m n^2, and refits; with alpha > 0, what QEP costs beyond GPTQ and m n^2.
+///
+/// Throws std::invalid_argument where shapes do not match, no token was accumulated, alpha asks for reference
+/// inputs that the moments lack, or options are unusable.
+template <class In, Real T, Backend<T> B, Grid<T> G>
+requires Element<std::remove_const_t<In>>
+[[nodiscard]] Status refine(const Moments<T, B>& moments, MatrixView<In> weights,
+                            QuantizedMatrix<T, B, G>& layer, const RefineOptions& options = {}) {
+    const Index m = weights.rows;
+    const Index n = moments.in_features();
+    require_matrix("refine: weights", read_only(weights), n);
+    require(m >= 1, "refine: weights has rows:", m, "at least 1");
+    require(moments.tokens() >= 1, "refine: accumulated tokens:", moments.tokens(), "at least 1");
+    require(options.alpha == 0 || moments.has_reference(), "refine: alpha is", options.alpha,
+            "0, for the moments have no reference inputs: call accumulate(x, x_fp)");
+    options.validate();
+    detail::require_layer(layer, m, n);
+
+    B& backend = moments.backend();
+    SolverOptions key;
+    key.ordering = options.ordering;
+    key.damping = options.damping;
+    const auto factorization = moments.factorization(FactorizationKey(key));
+    if (factorization->status() != Status::Success) return factorization->status();
+    detail::ResidualSums<T, B> residuals;
+    if (options.alpha > 0) residuals = {*factorization, m};
+
+    const Index groups = layer.scales.cols();
+    const Index slab = std::min(m, backend.slab_rows(n, m));
+    auto columns = backend.template workspace<T>(n, slab);
+    auto codes = backend.template allocate<Code>(n, slab);
+    auto scales = backend.template workspace<T>(groups, slab);
+    auto zeros = backend.template workspace<T>(groups, slab);
+    auto flag = backend.template allocate<Code>(1, 1);
+    backend.set_zero(flag.view());
+    detail::Refiner<T, B, G> refiner(layer.grid, options.refinement, options.block_size, *factorization,
+                                     layer.group_index, slab);
+
+    const Index passes = Index(options.refinement.rounds) * options.refinement.sweeps_per_round;
+    Progress progress = {0, n * ((m + slab - 1) / slab) * passes};
+    const auto advance = [&](Index count) {
+        progress.done += count;
+        return !options.progress || options.progress(progress);
+    };
+    std::vector<RefinementStep> steps;
+    Status status = Status::Success;
+    for (Index first = 0; first < m && status == Status::Success; first += slab) {
+        const Index rows = std::min(slab, m - first);
+        const auto part = [&](auto& matrix) { return matrix.view().block(0, 0, matrix.rows(), rows); };
+        const MatrixView<T> w = part(columns);
+        const MatrixView<T> target = refiner.target().block(0, 0, n, rows);
+        backend.load_columns(read_only(weights).row_range(first, rows), factorization->order(), w,
+                             flag.view().data);
+        if (backend.read(flag.view())[0] != 0) return Status::NonFiniteWeights;
+        for (const Index p : factorization->dead_positions()) backend.clear_row(w, p);
+        if (options.alpha > 0) {
+            residuals.sum(static_cast<T>(options.alpha), w, target);
+            residuals.complete(w, target);
+        } else {
+            backend.copy(MatrixView<const T>(w), target);
+        }
+        const auto rows_of = [&](auto& matrix) { return matrix.view().row_range(first, rows); };
+        backend.transpose(read_only(rows_of(layer.scales)), part(scales));
+        backend.transpose(read_only(rows_of(layer.zeros)), part(zeros));
+        if (!refiner.run(rows_of(layer.codes), part(scales), part(zeros), w, part(codes), steps, advance))
+            status = Status::Cancelled;
+        else
+            backend.transpose(read_only(part(scales)), rows_of(layer.scales));
+    }
+    if (status == Status::Success)
+        layer.report.refinement.insert(layer.report.refinement.end(), steps.begin(), steps.end());
+    return status;
+}
 
 }  // namespace residua

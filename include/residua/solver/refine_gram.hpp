@@ -1,11 +1,12 @@
 #pragma once
 
+#include <algorithm>
 #include <utility>
 
 #include "residua/solver/factorization.hpp"
 #include "residua/solver/refine_plan.hpp"
 
-namespace residua {
+namespace residua::detail {
 
 /// Products with H as a refinement needs them: of blocks of columns with what lies on one side of them, for
 /// which a triangle of H is enough, and of blocks on the diagonal, which are kept with both.
@@ -15,12 +16,13 @@ class RefinementGram {
     using Matrix = typename B::template Matrix<T>;
     using Block = RefinementPlan::Block;
 
-    /// In the order of quantization, or in the original one. `factorization` must outlive this.
+    /// In the order `order` of original columns. `factorization` must outlive this.
     RefinementGram(const Factorization<T, B>& factorization, const RefinementPlan& plan,
-                   bool in_original_order)
+                   std::span<const Index> order)
         : b_(factorization.backend()), h_(factorization.gram().gram()) {
         std::vector<T> diagonal = factorization.gram().diagonal();
-        if (in_original_order) restore_order(factorization, diagonal);
+        if (!std::equal(order.begin(), order.end(), factorization.order().begin()))
+            reorder(factorization, order, diagonal);
         load_diagonal_blocks(plan, diagonal);
     }
 
@@ -66,21 +68,23 @@ class RefinementGram {
     }
 
   private:
-    void restore_order(const Factorization<T, B>& f, std::vector<T>& diagonal) {
+    void reorder(const Factorization<T, B>& f, std::span<const Index> order, std::vector<T>& diagonal) {
         const Index n = h_.rows;
-        std::vector<Index> position(static_cast<std::size_t>(n));
+        std::vector<Index> position_of_column(static_cast<std::size_t>(n));
         for (Index p = 0; p < n; ++p)
-            position[static_cast<std::size_t>(f.order()[static_cast<std::size_t>(p)])] = p;
+            position_of_column[static_cast<std::size_t>(f.order()[static_cast<std::size_t>(p)])] = p;
+        std::vector<Index> positions;
+        for (const Index column : order)
+            positions.push_back(position_of_column[static_cast<std::size_t>(column)]);
+
         Matrix mirrored = b_.template workspace<T>(n, n);
         b_.copy(f.gram().gram(), mirrored.view());
         b_.mirror_lower(mirrored.view());
         reordered_ = b_.template workspace<T>(n, n);
-        b_.permute(std::as_const(mirrored).view(), position, reordered_.view());
+        b_.permute(std::as_const(mirrored).view(), positions, reordered_.view());
         h_ = std::as_const(reordered_).view();
-        for (Index j = 0; j < n; ++j) {
-            const auto p = static_cast<std::size_t>(position[static_cast<std::size_t>(j)]);
-            diagonal[static_cast<std::size_t>(j)] = f.gram().diagonal()[p];
-        }
+        for (std::size_t k = 0; k < positions.size(); ++k)
+            diagonal[k] = f.gram().diagonal()[static_cast<std::size_t>(positions[k])];
     }
 
     void load_diagonal_blocks(const RefinementPlan& plan, const std::vector<T>& diagonal) {
@@ -108,8 +112,8 @@ class RefinementGram {
 
     B& b_;
     MatrixView<const T> h_;   // in the strict lower triangle
-    Matrix reordered_;        // which it is in, in the original order
+    Matrix reordered_;        // which it is in, in another order
     Matrix diagonal_blocks_;  // (in_features, widest block)
 };
 
-}  // namespace residua
+}  // namespace residua::detail

@@ -7,7 +7,7 @@
 #include "residua/backends/refine_block.hpp"
 #include "residua/core/ordering.hpp"
 
-namespace residua {
+namespace residua::detail {
 
 /// How a refinement divides the columns: into blocks that the backend refines at a time, and panels of blocks
 /// that share one product with everything outside of them.
@@ -112,4 +112,4 @@ class RefinementPlan {
     std::vector<Panel> panels_;
 };
 
-}  // namespace residua
+}  // namespace residua::detail

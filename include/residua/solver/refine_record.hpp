@@ -6,7 +6,7 @@
 #include "residua/core/options.hpp"
 #include "residua/core/report.hpp"
 
-namespace residua {
+namespace residua::detail {
 
 /// The objective of every output row of one slab after another, added up to the steps of a report row by row,
 /// so that sums do not depend on how rows are cut into slabs.
@@ -65,4 +65,4 @@ class RefinementRecord {
     double settled_ = 0;  // the objective of slabs that are done
 };
 
-}  // namespace residua
+}  // namespace residua::detail

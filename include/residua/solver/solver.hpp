@@ -2,12 +2,16 @@
 
 #include <memory>
 #include <optional>
+#include <stdexcept>
+#include <string>
+#include <utility>
 
 #include "residua/methods/methods.hpp"
 #include "residua/solver/moments.hpp"
 #include "residua/solver/objective.hpp"
 #include "residua/solver/quantized_matrix.hpp"
 #include "residua/solver/recurrence.hpp"
+#include "residua/solver/refine.hpp"
 #include "residua/solver/round_to_nearest.hpp"
 
 namespace residua {
@@ -24,7 +28,7 @@ namespace residua {
 ///     #include <residua/residua.hpp>
 ///
 ///     residua::EigenBackend cpu;
-///     residua::GPTQSolver<float, residua::EigenBackend> solver(cpu, in_features);
+///     residua::GPTQSolver solver(cpu, in_features);
 ///     solver.accumulate(residua::MatrixView(x, tokens, in_features));      // for every batch
 ///     auto layer = solver.quantize(residua::MatrixView(w, out_features, in_features),
 ///                                  residua::IntegerGrid{.bits = 4});
@@ -33,6 +37,9 @@ namespace residua {
 /// Moments are factored at the first solve after a change, so several weights (q, k and v), grids or bit
 /// widths cost one factorization; solvers with the same ordering and damping on the same Moments share it
 /// too.
+///
+/// Several threads may call quantize() of one solver, and of solvers that share Moments, at a time if the
+/// backend serves several threads (EigenBackend does); anything that is not const needs the solver to itself.
 ///
 /// \tparam M  a Method: GPTQ, GPTAQ, ResidualComp, GPTQResidualComp, QEP, Qronos or one of your own
 /// \tparam T  float or double: what moments, factor and compensation are computed in
@@ -52,6 +59,7 @@ class Solver {
         : shared_(&moments), options_(std::move(options)), method_(method) {
         validate();
     }
+    explicit Solver(const Moments<T, B>&& moments, SolverOptions options = {}, M method = {}) = delete;
 
     const Moments<T, B>& moments() const { return owned_ ? *owned_ : *shared_; }
     const SolverOptions& options() const { return options_; }
@@ -60,7 +68,9 @@ class Solver {
     /// Adds a batch of activations to the solver's own moments, see Moments::accumulate.
     template <class... Views>
     void accumulate(const Views&... batch) {
-        own().accumulate(batch...);
+        require(owned_.has_value(), "Solver::accumulate: the solver's moments are", "shared",
+                "its own: accumulate into the Moments that it was made with");
+        owned_->accumulate(batch...);
     }
 
     /// Quantizes the weights w (out_features, in_features) onto `grid`.
@@ -68,9 +78,8 @@ class Solver {
     /// Throws std::invalid_argument if the shape does not match, no token was accumulated or the method needs
     /// reference inputs that the moments lack. Everything numerical is in the report.
     template <class In, Grid<T> G>
-    requires Element<std::remove_const_t<In>> QuantizedMatrix<T, B, G> quantize(MatrixView<In> w,
-                                                                                const G& grid)
-    const {
+    requires Element<std::remove_const_t<In>>
+    [[nodiscard]] QuantizedMatrix<T, B, G> quantize(MatrixView<In> w, const G& grid) const {
         const auto weights = read_only(w);
         check(weights);
         grid.validate();
@@ -89,23 +98,22 @@ class Solver {
         return result;
     }
 
-    /// quantize() for the last time: R takes the memory of H, and M that of D,
-    /// so that a large layer needs no second pair of n x n matrices (but one more for a moment unless the
-    /// ordering is Natural). Needs moments of its own, which are empty afterwards, and options without
-    /// report_objective.
+    /// quantize() for the last time: R takes the memory of H, and M that of D, so that a large layer needs no
+    /// second pair of n x n matrices (but one more for a moment unless the ordering is Natural). Needs moments
+    /// of its own, which are empty afterwards, and options without report_objective.
     template <class In, Grid<T> G>
-    requires Element<std::remove_const_t<In>> QuantizedMatrix<T, B, G> quantize_and_consume(MatrixView<In> w,
-                                                                                            const G& grid) {
+    requires Element<std::remove_const_t<In>>
+    [[nodiscard]] QuantizedMatrix<T, B, G> quantize_and_consume(MatrixView<In> w, const G& grid) {
         const auto weights = read_only(w);
         check(weights);
         grid.validate();
-        require(owned_.has_value(), "Solver::quantize_and_consume: moments are", "shared",
-                "the solver's own");
+        require(owned_.has_value(), "Solver::quantize_and_consume: the solver's moments are", "shared",
+                "its own");
         require(!options_.report_objective, "Solver::quantize_and_consume: report_objective is", "true",
-                "false: it needs H");
+                "false, for the objective needs H");
         require(M::residuals != Residuals::OfColumnsBefore || options_.refinement.rounds == 0,
                 std::string("Solver::quantize_and_consume: refinement.rounds for ") + M::name + " is",
-                options_.refinement.rounds, "0: what the method derives from D takes its place");
+                options_.refinement.rounds, "0, for the refinement needs D where M has taken its place");
         B& backend = moments().backend();
         const Index tokens = moments().tokens();
         const auto start = backend.timestamp();
@@ -117,11 +125,6 @@ class Solver {
     void validate() const {
         options_.validate();
         method_.validate();
-    }
-
-    Moments<T, B>& own() {
-        require(owned_.has_value(), "Solver::accumulate: moments are", "shared", "the solver's own");
-        return *owned_;
     }
 
     template <Element In, Grid<T> G>
@@ -139,7 +142,7 @@ class Solver {
         report.dead_columns.assign(factorization.dead_columns().begin(), factorization.dead_columns().end());
         if (!result) return result;
 
-        Recurrence<M, T, B, G> recurrence(method_, grid, options_, factorization);
+        detail::Recurrence<M, T, B, G> recurrence(method_, grid, options_, factorization);
         recurrence.prepare(weights.rows);
         const auto factored = backend.timestamp();
         recurrence.run(weights, result);
@@ -154,10 +157,11 @@ class Solver {
         require_matrix("Solver::quantize: weights", weights, moments().in_features());
         require(weights.rows >= 1, "Solver::quantize: weights has rows:", weights.rows, "at least 1");
         require(moments().tokens() >= 1, "Solver::quantize: accumulated tokens:", moments().tokens(),
-                "at least 1");
-        require(M::residuals == Residuals::None || moments().has_reference(),
-                std::string("Solver::quantize: reference inputs x_fp were"), "not accumulated",
-                std::string("them, for ") + M::name + " needs D");
+                "at least 1: call accumulate(x)");
+        if (M::residuals == Residuals::None || moments().has_reference()) return;
+        throw std::invalid_argument(
+            std::string("residua: ") + M::name +
+            " needs the full-precision inputs x_fp beside x: call accumulate(x, x_fp)");
     }
 
     std::optional<Moments<T, B>> owned_;
@@ -166,17 +170,26 @@ class Solver {
     M method_;
 };
 
-template <class T, class B>
-using GPTQSolver = Solver<GPTQ, T, B>;
-template <class T, class B>
-using GPTAQSolver = Solver<GPTAQ, T, B>;
-template <class T, class B>
-using ResidualCompSolver = Solver<ResidualComp, T, B>;
-template <class T, class B>
-using GPTQResidualCompSolver = Solver<GPTQResidualComp, T, B>;
-template <class T, class B>
-using QEPSolver = Solver<QEP, T, B>;
-template <class T, class B>
-using QronosSolver = Solver<Qronos, T, B>;
+/// Solvers by the names of their methods. Their arguments tell T and B, and T is float where they do not:
+///
+///     residua::GPTQSolver solver(cpu, in_features);          // GPTQSolver<float, EigenBackend>
+///     residua::QEPSolver other(moments, {.group_size = 64});
+#define RESIDUA_NAME_SOLVER(Name, M)                               \
+    template <Real T, Backend<T> B>                                \
+    class Name : public Solver<M, T, B> {                          \
+      public:                                                      \
+        using Solver<M, T, B>::Solver;                             \
+    };                                                             \
+    template <Backend<float> B>                                    \
+    Name(B&, Index, SolverOptions = {}, M = {}) -> Name<float, B>; \
+    template <Real T, Backend<T> B>                                \
+    Name(const Moments<T, B>&, SolverOptions = {}, M = {}) -> Name<T, B>;
+RESIDUA_NAME_SOLVER(GPTQSolver, GPTQ)
+RESIDUA_NAME_SOLVER(GPTAQSolver, GPTAQ)
+RESIDUA_NAME_SOLVER(ResidualCompSolver, ResidualComp)
+RESIDUA_NAME_SOLVER(GPTQResidualCompSolver, GPTQResidualComp)
+RESIDUA_NAME_SOLVER(QEPSolver, QEP)
+RESIDUA_NAME_SOLVER(QronosSolver, Qronos)
+#undef RESIDUA_NAME_SOLVER
 
 }  // namespace residua

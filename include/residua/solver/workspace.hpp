@@ -149,8 +149,8 @@ class PlanningBackend {
     template <class U>
     void set_zero(MatrixView<U>) {}
 
-    template <class In, Real T>
-    void load_columns(MatrixView<const In>, std::span<const Index>, MatrixView<T>, Code*) {}
+    template <class In, class U>
+    void load_columns(MatrixView<const In>, std::span<const Index>, MatrixView<U>, Code*) {}
     template <class U>
     void store_columns(MatrixView<const U>, std::span<const Index>, MatrixView<U>) {}
     template <class U>

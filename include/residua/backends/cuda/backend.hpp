@@ -105,9 +105,9 @@ class CudaBackend : public CudaAccumulation {
         copy_rows(c.data, c.stride, a.data, a.stride, c.rows, c.cols);
     }
 
-    /// Weights in host memory come in batches of bounded size.
-    template <Element In, Real T>
-    void load_columns(MatrixView<const In> weights, std::span<const Index> order, MatrixView<T> c,
+    /// Of weights, and of codes, which need no flag. Host memory is copied in batches of bounded size.
+    template <class In, class U>
+    void load_columns(MatrixView<const In> weights, std::span<const Index> order, MatrixView<U> c,
                       Code* flag) {
         const auto inverse = is_natural(order) ? Matrix<std::int32_t>() : upload_indices(inverse_of(order));
         const bool host = in_host_memory(weights.data);
