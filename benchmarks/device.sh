@@ -100,10 +100,10 @@ model() {
 large() { rows solve large --benchmark_filter='in:53248'; }
 
 profile() {
-    for rule in ${PROFILE:-GPTQ GPTAQ}; do
+    for method in ${PROFILE:-GPTQ GPTAQ}; do
         ncu --clock-control none --metrics gpu__time_duration.sum --csv "$work/solve" \
-            --benchmark_filter="solve<$rule>/out:4096/in:4096/bits:4/clip:0" >"$out/$rule.csv" 2>"$out/$rule.err"
-        python3 benchmarks/kernel_times.py "$out/$rule.csv"
+            --benchmark_filter="solve<$method>/out:4096/in:4096/bits:4/clip:0" >"$out/$method.csv" 2>"$out/$method.err"
+        python3 benchmarks/kernel_times.py "$out/$method.csv"
     done
     ncu --clock-control none --set full --import-source no -k regex:sweep_kernel -s 40 -c 1 -f -o "$work/sweep" \
         "$work/solve" --benchmark_filter='solve<GPTQ>/out:4096/in:4096/bits:4/clip:0' >/dev/null 2>&1

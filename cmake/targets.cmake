@@ -29,6 +29,6 @@ if(RESIDUA_CUDA)
         # CMake before 3.25.2 does not know that nvcc speaks C++20.
         target_compile_options(residua_cuda INTERFACE $<$<COMPILE_LANG_AND_ID:CUDA,NVIDIA>:-std=c++20>)
     endif()
-    # Grids and rules are constexpr functions that kernels call too.
+    # Grids and methods are constexpr functions that kernels call too.
     target_compile_options(residua_cuda INTERFACE $<$<COMPILE_LANG_AND_ID:CUDA,NVIDIA>:--expt-relaxed-constexpr>)
 endif()

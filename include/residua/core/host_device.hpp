@@ -1,6 +1,6 @@
 #pragma once
 
-/// Marks code that a CUDA compiler may also run on the device: grids, rules and number formats.
+/// Marks code that a CUDA compiler may also run on the device: grids, methods and number formats.
 #if defined(__CUDACC__)
 #define RESIDUA_HOST_DEVICE __host__ __device__
 #else
