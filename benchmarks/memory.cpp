@@ -14,7 +14,6 @@ void quantize_and_consume(benchmark::State& state) {
     constexpr Index tokens = 512;
     const std::vector<Scalar> w = random_matrix(n, n, 0, 3);
     SolverOptions options;
-    options.report_objective = false;
     for (auto _ : state) {
         Solver<M, Scalar, Device> solver(backend(), n, options);
         {

@@ -21,7 +21,6 @@ void refine(benchmark::State& state) {
     const MatrixView<const Scalar> weights = w.view();
     const auto report = [&](int sweeps, bool refit) {
         SolverOptions options;
-        options.report_objective = false;
         options.refinement = {.rounds = sweeps, .sweeps_per_round = 1, .refit_scales = refit, .tolerance = 0};
         return Solver<GPTQ, Scalar, Device>(moments, options).quantize(weights, IntegerGrid{}).report.seconds;
     };

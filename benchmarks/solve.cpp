@@ -33,7 +33,6 @@ void solve_on(Device& device, benchmark::State& state) {
     const auto w = random_on<Input>(device, m, n, 0, 3);
     const IntegerGrid grid{.bits = int(state.range(2)), .clip = {.enabled = state.range(3) != 0}};
     SolverOptions options;
-    options.report_objective = false;
     measure(
         state, operations<M>(double(m), n),
         [&] {

@@ -12,8 +12,10 @@ void solve_tf32(benchmark::State& state) {
     const auto objective = [&](Device& device) {
         const auto moments = random_moments(device, n, M::residuals != Residuals::None);
         const auto w = random_on<Input>(device, m, n, 0, 3);
-        const auto q = Solver<M, Scalar, Device>(moments).quantize(w.view(), IntegerGrid{.bits = 4});
-        return q.report.objective->asymmetric.value_or(q.report.objective->symmetric);
+        SolverOptions options;
+        options.report_objective = true;
+        const auto q = Solver<M, Scalar, Device>(moments, options).quantize(w.view(), IntegerGrid{.bits = 4});
+        return q.report.achieved().value();
     };
     state.counters["objective_cost"] = objective(tf32) / objective(backend()) - 1;
 }

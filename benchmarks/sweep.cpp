@@ -15,7 +15,6 @@ void sweep(benchmark::State& state) {
     const auto w = random_on<Scalar>(backend(), m, n, 0, 3);
     const IntegerGrid grid{.bits = int(state.range(2))};
     SolverOptions options;
-    options.report_objective = false;
     const Solver<M, Scalar, Device> solver(moments, options);
     const MatrixView<const Scalar> weights = w.view();
     solver.quantize(weights, grid);

@@ -59,12 +59,12 @@ int main() {
     }
 
     residua::EigenBackend cpu;
-    residua::GPTQSolver<float, residua::EigenBackend> solver(cpu, in);
+    residua::GPTQSolver solver(cpu, in, {.report_objective = true});
     solver.accumulate(residua::MatrixView(x.data(), tokens, in));
     for (const int bits : {3, 4, 5}) {
         const auto q = solver.quantize(residua::MatrixView(w.data(), out, in),
                                        PowerOfTwoGrid{.bits = bits, .clip = {.enabled = true}});
         std::printf("%d bits: squared output error %.4g rounded to nearest, %.4g by GPTQ\n", bits,
-                    q.report.round_to_nearest->symmetric, q.report.objective->symmetric);
+                    q.report.round_to_nearest->symmetric, *q.report.achieved());
     }
 }

@@ -13,7 +13,7 @@ int main() {
     for (float& value : x) value = normal(random);
 
     residua::EigenBackend cpu;
-    residua::GPTQSolver<float, residua::EigenBackend> solver(cpu, in);
+    residua::GPTQSolver solver(cpu, in);
     solver.accumulate(residua::MatrixView(x.data(), tokens, in));  // once per batch
     const auto q = solver.quantize(residua::MatrixView(w.data(), out, in), residua::IntegerGrid{.bits = 4});
     if (!q) return std::puts(residua::to_string(q.report.status).data()), 1;

@@ -18,7 +18,7 @@ int main() {
     residua::SolverOptions options;
     options.ordering = residua::Ordering::Activation;
     options.refinement.rounds = 2;
-    residua::QEPSolver<float, residua::CudaBackend> solver(gpu, in, options);
+    residua::QEPSolver solver(gpu, in, options);
     solver.accumulate(residua::MatrixView(x.data(), tokens, in),
                       residua::MatrixView(x_fp.data(), tokens, in));
     const residua::IntegerGrid grid{.bits = 3, .clip = {.enabled = true}};

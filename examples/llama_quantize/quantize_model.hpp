@@ -86,8 +86,7 @@ class ModelQuantizer {
         if (r.status != residua::Status::Success)
             throw std::runtime_error("residua: " + record.name + ": " + std::string(to_string(r.status)) +
                                      ", damping " + std::to_string(r.damping));
-        if (r.objective)
-            record.objective = r.asymmetric_target ? *r.objective->asymmetric : r.objective->symmetric;
+        record.objective = r.achieved().value_or(0);
         record.damping = r.damping;
         record.seconds = r.seconds.solve();
         return std::move(solved.layer);

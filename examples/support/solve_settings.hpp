@@ -8,7 +8,7 @@
 /// What the example programs let the user choose of a solve.
 struct SolveSettings {
     residua::IntegerGrid grid{.bits = 4, .symmetry = residua::Symmetry::Restricted};
-    residua::SolverOptions options;
+    residua::SolverOptions options{.report_objective = true};
     std::optional<double> alpha, beta;  ///< absent: the method's default
 
     /// Throws std::invalid_argument for values out of range.

@@ -131,7 +131,7 @@ TEST_CASE("Out of memory says how much was asked for, and leaves the moments int
     const auto quantize = [&] {
         return solver.quantize(MatrixView<const float>(w.data(), layer.m, layer.n), IntegerGrid{});
     };
-    const std::string message = message_of<DeviceMemoryError>([&] { quantize(); });
+    const std::string message = message_of<DeviceMemoryError>([&] { return quantize(); });
     CHECK_THAT(message, Catch::Matchers::ContainsSubstring("out of memory: 1 MiB asked for, "));
     CHECK_THAT(message, Catch::Matchers::ContainsSubstring(" MiB free"));
     little.left_ += left - 100000;

@@ -18,7 +18,7 @@ template <class G>
 void check(const char* name, const G& grid, Index group_size) {
     static const Layer layer = random_layer({.out = 48, .in = 128, .tokens = 512});
     static const auto moments = moments_of<EigenFloat>(layer, Inputs::Quantized);
-    SolverOptions options;
+    SolverOptions options = reporting();
     options.group_size = group_size;
     for (const bool clip : {false, true}) {
         G fitted = grid;

@@ -136,6 +136,7 @@ void check_method(ToyBackend& backend, const Layer& layer, Method method) {
     residua::SolverOptions options;
     options.group_size = 16;
     options.block_size = 7;
+    options.report_objective = true;
     residua::Solver<Method, double, ToyBackend> solver(backend, in_features, options, method);
     solver.accumulate(MatrixView<const double>(layer.x.data(), tokens, in_features),
                       MatrixView<const double>(layer.x_fp.data(), tokens, in_features));

@@ -27,7 +27,6 @@ TEMPLATE_TEST_CASE("A solve that uses up its moments gives the same codes", "[so
     SolverOptions options;
     options.group_size = 20;
     options.block_size = 16;
-    options.report_objective = false;
     options.ordering = GENERATE(Ordering::Natural, Ordering::Activation, Ordering::GroupAware);
     const IntegerGrid grid{.bits = 3};
     CHECK(solve_and_consume<GPTQ, TestType>(layer, options).codes ==
@@ -47,7 +46,6 @@ TEMPLATE_TEST_CASE("Damping is raised without another copy of H", "[solver][cons
     // fewer tokens than columns: H is singular, and not positive definite for lambda = 0
     const Layer layer = random_layer({.out = 6, .in = 60, .tokens = 10, .seed = 6});
     SolverOptions options;
-    options.report_objective = false;
     options.damping = {.initial = 0, .retry_from = 0.01};
     const Solved solved = solve_and_consume<GPTQ, TestType>(layer, options);
     REQUIRE(solved);
@@ -63,12 +61,11 @@ TEMPLATE_TEST_CASE("Moments that are shared or still needed are not used up", "[
     const auto moments = moments_of<TestType>(layer);
     const auto w = upload<TestType>(layer.w);
     SolverOptions options;
-    options.report_objective = false;
     CHECK_THROWS_AS(
         (SolverOf<GPTQ, TestType>(moments, options).quantize_and_consume(w.view(), IntegerGrid{})),
         std::invalid_argument);
 
-    SolverOf<GPTQ, TestType> solver(TestType::get(), layer.n);
+    SolverOf<GPTQ, TestType> solver(TestType::get(), layer.n, reporting());
     const auto x = upload<TestType>(layer.x);
     solver.accumulate(x.view());
     CHECK_THROWS_AS(solver.quantize_and_consume(w.view(), IntegerGrid{}), std::invalid_argument);

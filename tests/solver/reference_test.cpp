@@ -27,8 +27,7 @@ void check_against_reference(const Method& method, std::uint64_t first_seed) {
         const Setting s = random_setting(seed);
         INFO(Method::name << ": " << s.text());
         const Layer layer = random_layer(s.shape);
-        SolverOptions options = s.options;
-        options.report_objective = false;
+        const SolverOptions& options = s.options;
         const Solved solved = solve<Method, Tag>(layer, options, s.grid, method);
         REQUIRE(solved.status == Status::Success);
         CHECK(solved.report.damping == options.damping.initial);

@@ -364,7 +364,6 @@ TEMPLATE_TEST_CASE("Refinement in the memory of the moments", "[solver][refine]"
     const Layer layer = random_layer({.out = 12, .in = 75, .tokens = 200, .dead = {3}, .seed = 5});
     SolverOptions options;
     options.group_size = 20;
-    options.report_objective = false;
     options.ordering = GENERATE(Ordering::Natural, Ordering::Activation);
     options.refinement = rounds_of(2);
     const auto w = upload<TestType>(layer.w);
@@ -378,7 +377,7 @@ TEMPLATE_TEST_CASE("Refinement in the memory of the moments", "[solver][refine]"
     SolverOf<ResidualComp, TestType> forwarded(TestType::get(), layer.n, options);
     forwarded.accumulate(x.view(), x_fp.view());
     const auto message =
-        message_of([&] { forwarded.quantize_and_consume(w.view(), IntegerGrid{.bits = 3}); });
+        message_of([&] { return forwarded.quantize_and_consume(w.view(), IntegerGrid{.bits = 3}); });
     CHECK(contains(message, "refinement.rounds for ResComp is 2, expected 0"));
 }
 
@@ -481,3 +480,116 @@ TEST_CASE("Refinement does not depend on the number of threads", "[solver][refin
         CHECK(one.report.refinement[i].objective == many.report.refinement[i].objective);
 }
 #endif
+
+namespace {
+
+template <class Tag>
+using QuantizedOf = QuantizedMatrix<typename Tag::Scalar, typename Tag::Backend, IntegerGrid>;
+
+/// A layer as it may come from a file: any groups, scales and codes.
+template <class Tag>
+QuantizedOf<Tag> layer_of(const Solved& solved, Index rows, const IntegerGrid& grid) {
+    using T = typename Tag::Scalar;
+    auto& backend = Tag::get();
+    const Index n = Index(solved.group_index.size());
+    QuantizedOf<Tag> layer{.grid = grid};
+    layer.codes = backend.template allocate<Code>(rows, n);
+    layer.scales = backend.template allocate<T>(rows, solved.groups);
+    layer.zeros = backend.template allocate<T>(rows, solved.groups);
+    backend.write(std::vector<Code>(solved.codes.begin(), solved.codes.end()), layer.codes.view());
+    backend.write(std::vector<T>(solved.scales.begin(), solved.scales.end()), layer.scales.view());
+    backend.write(std::vector<T>(solved.zeros.begin(), solved.zeros.end()), layer.zeros.view());
+    layer.group_index = solved.group_index;
+    return layer;
+}
+
+}  // namespace
+
+TEMPLATE_TEST_CASE("refine() of a solve's codes is what the solver's own refinement does", "[solver][refine]",
+                   RESIDUA_TEST_BACKENDS) {
+    const Layer layer = random_layer({.out = 23, .in = 150, .tokens = 400, .dead = {5}, .seed = 12});
+    const IntegerGrid grid{.bits = 3};
+    SolverOptions options;
+    options.group_size = GENERATE(-1, 32);
+    options.ordering = GENERATE(Ordering::Natural, Ordering::Activation);
+    options.static_groups = GENERATE(false, true);
+    const auto moments = moments_of<TestType>(layer);
+    const auto w = upload<TestType>(layer.w);
+    auto quantized = SolverOf<QEP, TestType>(moments, options).quantize(w.view(), grid);
+    const RefineOptions refining = {
+        .alpha = QEP{}.alpha, .refinement = rounds_of(2), .ordering = options.ordering};
+    REQUIRE(refine(moments, w.view(), quantized, refining) == Status::Success);
+    options.refinement = rounds_of(2);
+    const Solved expected = solve<QEP, TestType>(layer, options, grid);
+    const Solved refined = fetch<TestType>(quantized);
+    CHECK(refined.codes == expected.codes);
+    CHECK(refined.scales == expected.scales);
+    REQUIRE(refined.report.refinement.size() == expected.report.refinement.size());
+    CHECK(refined.report.refinement.back().objective == expected.report.refinement.back().objective);
+}
+
+TEMPLATE_TEST_CASE("refine() takes codes from anywhere", "[solver][refine]", RESIDUA_TEST_BACKENDS) {
+    const Layer layer = random_layer({.out = 17, .in = 96, .tokens = 300, .seed = 13});
+    const IntegerGrid grid{.bits = 3};
+    const auto moments = moments_of<TestType>(layer);
+    const auto w = upload<TestType>(layer.w);
+    Solved rounded = fetch<TestType>(
+        round_to_nearest<typename TestType::Scalar>(TestType::get(), w.view(), grid, Index(16)));
+    const Problem problem = problem_of(layer, 0, RefineOptions{}.damping.initial);
+    const bool scattered = GENERATE(false, true);
+    if (scattered) {
+        // group j % 6 in place of j / 16: no order of quantization keeps such groups together
+        for (Index j = 0; j < layer.n; ++j)
+            rounded.group_index[std::size_t(j)] = std::int32_t(j % rounded.groups);
+    }
+    auto quantized = layer_of<TestType>(rounded, layer.m, grid);
+    const double before = problem.objective(fetch<TestType>(quantized).dequantized);
+    const Ordering ordering = GENERATE(Ordering::Natural, Ordering::Activation);
+    REQUIRE(refine(moments, w.view(), quantized, {.ordering = ordering}) == Status::Success);
+    const Solved refined = fetch<TestType>(quantized);
+    const double after = problem.objective(refined.dequantized);
+    CAPTURE(scattered, before, after);
+    CHECK(after < 0.9 * before);
+    const auto& steps = refined.report.refinement;
+    CHECK(std::abs(steps.front().objective / before - 1) <= objective_tolerance<TestType>);
+    CHECK(std::abs(steps.back().objective / after - 1) <= objective_tolerance<TestType>);
+    CHECK(refined.zeros == rounded.zeros);
+    CHECK(refined.group_index == rounded.group_index);
+}
+
+TEMPLATE_TEST_CASE("refine() refuses what does not fit, and can be cancelled", "[solver][refine]",
+                   RESIDUA_TEST_BACKENDS) {
+    const Layer layer = random_layer({.out = 6, .in = 40, .tokens = 80, .seed = 14});
+    const IntegerGrid grid{.bits = 3};
+    const auto moments = moments_of<TestType>(layer, Inputs::Quantized);
+    const auto w = upload<TestType>(layer.w);
+    const auto solver = SolverOf<GPTQ, TestType>(moments, {.group_size = 10});
+    auto quantized = solver.quantize(w.view(), grid);
+    const auto message = [&](const RefineOptions& options = {}) {
+        return message_of([&] { return refine(moments, w.view(), quantized, options); });
+    };
+    CHECK(contains(message({.alpha = 0.5}),
+                   "alpha is 0.5, expected 0, for the moments have no reference inputs"));
+    CHECK(contains(message({.alpha = 2}), "alpha is 2"));
+    CHECK(contains(message({.block_size = 0}), "block_size is 0"));
+    CHECK(contains(message_of([&] { return refine(moments, w.view().row_range(0, 5), quantized); }),
+                   "the layer has rows: 6, expected 5 (of weights)"));
+    quantized.group_index[3] = 4;
+    CHECK(contains(message(), "group_index holds 4, expected groups from 0 to 3"));
+    quantized.group_index[3] = 0;
+
+    const Solved before = fetch<TestType>(quantized);
+    CHECK(refine(moments, w.view(), quantized, {.progress = [](const Progress&) { return false; }}) ==
+          Status::Cancelled);
+    CHECK(fetch<TestType>(quantized).codes == before.codes);
+    CHECK(fetch<TestType>(quantized).scales == before.scales);
+    quantized.report.status = Status::Cancelled;
+    CHECK(contains(message(), "status is cancelled, expected success"));
+
+    Layer broken = layer;
+    broken.w(2, 7) = std::nan("");
+    auto again = solver.quantize(w.view(), grid);
+    const auto bad = upload<TestType>(broken.w);
+    CHECK(refine(moments, bad.view(), again) == Status::NonFiniteWeights);
+    CHECK(fetch<TestType>(again).codes == before.codes);
+}

@@ -21,7 +21,7 @@ SolverOptions usual_options() {
     SolverOptions options;
     options.group_size = 32;
     options.block_size = 16;
-    return options;
+    return reporting(options);
 }
 
 }  // namespace
@@ -153,22 +153,25 @@ TEMPLATE_TEST_CASE("Misuse of a solver says what to do", "[solver][report]", RES
     const SolverOf<GPTQ, TestType> solver(moments);
 
     const auto wide = upload<TestType>(reference::Matrix(3, 9));
-    const std::string columns = message_of([&] { solver.quantize(wide.view(), IntegerGrid{}); });
+    const std::string columns = message_of([&] { return solver.quantize(wide.view(), IntegerGrid{}); });
     CHECK(contains(columns, "residua: Solver::quantize: weights"));
     CHECK(contains(columns, "9, expected 8 (in_features)"));
-    CHECK(contains(message_of([&] { solver.quantize(w.view().row_range(0, 0), IntegerGrid{}); }),
+    CHECK(contains(message_of([&] { return solver.quantize(w.view().row_range(0, 0), IntegerGrid{}); }),
                    "at least 1"));
-    CHECK(contains(message_of([&] { solver.quantize(MatrixView<const T>(nullptr, 3, 8), IntegerGrid{}); }),
-                   "null"));
     CHECK(contains(
-        message_of([&] { solver.quantize(MatrixView<const T>(w.view().data, 3, 8, 7), IntegerGrid{}); }),
-        "stride 7"));
-    CHECK(contains(message_of([&] { solver.quantize(w.view(), IntegerGrid{.bits = 9}); }), "bits is 9"));
+        message_of([&] { return solver.quantize(MatrixView<const T>(nullptr, 3, 8), IntegerGrid{}); }),
+        "null"));
+    CHECK(contains(message_of([&] {
+                       return solver.quantize(MatrixView<const T>(w.view().data, 3, 8, 7), IntegerGrid{});
+                   }),
+                   "stride 7"));
+    CHECK(
+        contains(message_of([&] { return solver.quantize(w.view(), IntegerGrid{.bits = 9}); }), "bits is 9"));
 
     const SolverOf<GPTQ, TestType> empty(backend, 8);
-    CHECK(contains(message_of([&] { empty.quantize(w.view(), IntegerGrid{}); }), "tokens"));
+    CHECK(contains(message_of([&] { return empty.quantize(w.view(), IntegerGrid{}); }), "tokens"));
     const SolverOf<GPTAQ, TestType> needs_reference(moments);
-    CHECK(contains(message_of([&] { needs_reference.quantize(w.view(), IntegerGrid{}); }), "x_fp"));
+    CHECK(contains(message_of([&] { return needs_reference.quantize(w.view(), IntegerGrid{}); }), "x_fp"));
     SolverOf<GPTQ, TestType> shares(moments);
     CHECK(contains(message_of([&] { shares.accumulate(x.view()); }), "shared"));
 

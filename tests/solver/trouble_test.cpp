@@ -18,7 +18,7 @@ SolverOptions groups_of_16() {
     SolverOptions options;
     options.group_size = 16;
     options.block_size = 8;
-    return options;
+    return reporting(options);
 }
 
 /// Codes in range, positive scales, finite values, objective no worse than that of plain rounding.

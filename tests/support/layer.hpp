@@ -109,6 +109,12 @@ MomentsOf<Tag> moments_of(const Layer& layer, Inputs inputs = Inputs::WithRefere
     return moments;
 }
 
+/// With objectives in the report.
+inline SolverOptions reporting(SolverOptions options = {}) {
+    options.report_objective = true;
+    return options;
+}
+
 /// A quantized layer, on the host.
 struct Solved {
     Status status = Status::Success;

@@ -29,6 +29,12 @@ class EigenBackend : public HostBackend {
         });
     }
 
+    /// Memory that cholesky_upper(A) takes for itself.
+    template <Real T>
+    std::size_t cholesky_upper_bytes(MatrixView<T> a) const {
+        return static_cast<std::size_t>(panel * a.rows) * sizeof(T);
+    }
+
     /// Blocked from the last column to the first: R_JJ = chol(A_JJ), R_IJ = A_IJ R_JJ^-T, A_II -= R_IJ R_IJ'.
     template <Real T>
     bool cholesky_upper(MatrixView<T> a) {
