@@ -7,7 +7,6 @@
 #include "residua/grids/float_grid.hpp"
 #include "residua/grids/ggml_grid.hpp"
 #include "residua/grids/mxfp4_grid.hpp"
-#include "residua/grids/nf4_grid.hpp"
 #include "residua/grids/nvfp4_grid.hpp"
 #include "support/random.hpp"
 

@@ -4,9 +4,9 @@
 #include <numeric>
 
 #include "catch.hpp"
+#include "residua/grids/codebook_grid.hpp"
 #include "residua/grids/ggml_grid.hpp"
 #include "residua/grids/mxfp4_grid.hpp"
-#include "residua/grids/nf4_grid.hpp"
 #include "residua/grids/nvfp4_grid.hpp"
 #include "support/backends.hpp"
 #include "support/settings.hpp"

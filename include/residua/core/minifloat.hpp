@@ -3,7 +3,6 @@
 #include <bit>
 
 #include "residua/core/math.hpp"
-#include "residua/core/saturate.hpp"
 
 namespace residua {
 

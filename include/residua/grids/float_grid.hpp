@@ -20,7 +20,7 @@ struct FloatGrid {
     template <Real T>
     RESIDUA_HOST_DEVICE GridParams<T> params(T low, T high) const {
         if (low == 0 && high == 0) return {T(1), T(0)};
-        const T absmax = high > -low ? high : -low;
+        const T absmax = detail::absmax_of(low, high);
         return {round_scale(absmax / T(Element::max), scale_type), T(0)};
     }
 

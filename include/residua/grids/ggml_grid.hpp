@@ -1,6 +1,5 @@
 #pragma once
 
-#include "residua/core/saturate.hpp"
 #include "residua/grids/grid.hpp"
 
 /// The grids of ggml's blocks (llama.cpp, GGUF files). Groups have 32 columns; scales and minima are float16.
@@ -25,7 +24,7 @@ struct GGMLSignedGrid {
     template <Real T>
     RESIDUA_HOST_DEVICE GridParams<T> params(T low, T high) const {
         if (low == 0 && high == 0) return {T(1), T(1)};
-        const T absmax = high > -low ? high : -low;
+        const T absmax = detail::absmax_of(low, high);
         return {round_scale(absmax / half<T>(), ScaleType::Float16), high > -low ? T(-1) : T(1)};
     }
 
@@ -114,7 +113,7 @@ struct Q8_0Grid {
     template <Real T>
     RESIDUA_HOST_DEVICE GridParams<T> params(T low, T high) const {
         if (low == 0 && high == 0) return {T(1), T(0)};
-        const T absmax = high > -low ? high : -low;
+        const T absmax = detail::absmax_of(low, high);
         return {round_scale(absmax / T(127), ScaleType::Float16), T(0)};
     }
 

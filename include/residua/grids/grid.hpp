@@ -90,6 +90,12 @@ concept RefittableGrid = Grid<G, T> && requires(const G grid, T x) {
 
 namespace detail {
 
+/// The largest magnitude in [low, high], low <= 0 <= high.
+template <Real T>
+RESIDUA_HOST_DEVICE constexpr T absmax_of(T low, T high) {
+    return high > -low ? high : -low;
+}
+
 /// d decode / d scale.
 template <Real T, RefittableGrid<T> G>
 RESIDUA_HOST_DEVICE inline T slope_of(const G& grid, int code, T zero) {

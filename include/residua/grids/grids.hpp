@@ -8,5 +8,4 @@
 #include "residua/grids/grid.hpp"
 #include "residua/grids/integer_grid.hpp"
 #include "residua/grids/mxfp4_grid.hpp"
-#include "residua/grids/nf4_grid.hpp"
 #include "residua/grids/nvfp4_grid.hpp"

@@ -38,7 +38,7 @@ struct IntegerGrid {
             const T scale = round_scale(T(2) * (high / T(2) / last - low / T(2) / last), scale_type);
             return {scale, clamp(round_to_even(-low / scale), T(0), last)};
         }
-        const T absmax = high > -low ? high : -low;
+        const T absmax = detail::absmax_of(low, high);
         const T steps = symmetry == Symmetry::Restricted ? middle - 1 : last / 2;
         return {round_scale(absmax / steps, scale_type), middle};
     }

@@ -22,7 +22,7 @@ struct MXFP4Grid {
 
     template <Real T>
     RESIDUA_HOST_DEVICE GridParams<T> params(T low, T high) const {
-        const T absmax = high > -low ? high : -low;
+        const T absmax = detail::absmax_of(low, high);
         // absmax = 2^e m, 1 <= m < 2; covering it takes one more power of two where m > 3/2
         const int round_up = clip.enabled ? 0x3fffff : 0;
         const std::int32_t bits = std::bit_cast<std::int32_t>(static_cast<float>(absmax));

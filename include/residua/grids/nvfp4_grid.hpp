@@ -60,7 +60,7 @@ struct NVFP4Grid {
 
     template <Real T>
     RESIDUA_HOST_DEVICE GridParams<T> params(T low, T high) const {
-        const T absmax = high > -low ? high : -low;
+        const T absmax = detail::absmax_of(low, high);
         const T wanted = clamp(absmax / (T(6) * T(tensor_scale)), T(E4M3::min_positive), T(E4M3::max));
         const T scale = E4M3::decode<T>(E4M3::encode(wanted));
         return {absmax > T(0) ? scale : T(1), T(0)};
