@@ -82,9 +82,10 @@ struct Progress {
 };
 
 struct SolverOptions {
-    static constexpr Index per_channel = -1;
+    static constexpr Index per_channel = -1;  ///< one scale for each output row
+    static constexpr Index grid_default = 0;  ///< the grid's own group size, or 128 where it has none
 
-    Index group_size = 128;  ///< input columns that share a scale; per_channel: one scale for each output row
+    Index group_size = 128;  ///< input columns that share a scale; or one of the constants above
     Index block_size = 128;  ///< columns of one sweep; changes speed alone unless `published` says otherwise
     Damping damping = {};
     Ordering ordering = Ordering::Natural;
@@ -99,8 +100,9 @@ struct SolverOptions {
     std::function<bool(const Progress&)> progress = {};
 
     void validate() const {
-        require(group_size >= 1 || group_size == per_channel, "SolverOptions: group_size is", group_size,
-                "at least 1, or -1 for one scale per output channel");
+        require(group_size >= 1 || group_size == per_channel || group_size == grid_default,
+                "SolverOptions: group_size is", group_size,
+                "at least 1, 0 for the grid's own, or -1 for one scale per output channel");
         require(block_size >= 1, "SolverOptions: block_size is", block_size, "at least 1");
         damping.validate();
         refinement.validate();

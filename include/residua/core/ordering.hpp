@@ -66,7 +66,10 @@ struct GroupLayout {
     std::vector<std::vector<Index>> members;  ///< (count) positions of groups fitted beforehand; else empty
 };
 
+/// `options` with a group size that is resolved, see resolve_group_size().
 inline GroupLayout group_layout(std::span<const Index> order, const SolverOptions& options) {
+    require(options.group_size != SolverOptions::grid_default, "group_layout: group_size is", "grid_default",
+            "a number of columns, or -1");
     const Index n = static_cast<Index>(order.size());
     const Index width =
         options.group_size == SolverOptions::per_channel ? n : std::min(options.group_size, n);

@@ -69,6 +69,8 @@ RESIDUA_HOST_DEVICE inline T round_scale(T value, ScaleType type) {
 ///   value.
 ///   5. g.clip is the ClipSearch of the fit; g.validate() throws std::invalid_argument for unusable settings.
 ///   6. G is trivially copyable; encode, decode and params run on host and device.
+///   7. Optional, for a grid that only makes sense with groups of N columns:
+///      static constexpr Index group_size = N. It is then the default of a solve, and other sizes are refused.
 template <class G, class T>
 concept Grid = Real<T> && std::is_trivially_copyable_v<G> &&
     requires(const G grid, T x, int code, GridParams<T> params) {
@@ -81,8 +83,8 @@ concept Grid = Real<T> && std::is_trivially_copyable_v<G> &&
 };
 
 /// A grid whose scales a refinement may refit while codes and zeros stay. Beyond a Grid:
-///   7. decode(code, {scale, zero}) = scale * slope + offset, where slope and offset depend on code and zero.
-///   8. g.stored_scale(x), x > 0, is a scale > 0 near x that a file stores exactly, valid with any zero.
+///   8. decode(code, {scale, zero}) = scale * slope + offset, where slope and offset depend on code and zero.
+///   9. g.stored_scale(x), x > 0, is a scale > 0 near x that a file stores exactly, valid with any zero.
 template <class G, class T>
 concept RefittableGrid = Grid<G, T> && requires(const G grid, T x) {
     { grid.stored_scale(x) } -> std::same_as<T>;

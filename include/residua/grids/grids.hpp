@@ -6,6 +6,7 @@
 #include "residua/grids/float_grid.hpp"
 #include "residua/grids/ggml_grid.hpp"
 #include "residua/grids/grid.hpp"
+#include "residua/grids/group_size.hpp"
 #include "residua/grids/integer_grid.hpp"
 #include "residua/grids/mxfp4_grid.hpp"
 #include "residua/grids/nvfp4_grid.hpp"

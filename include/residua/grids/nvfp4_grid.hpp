@@ -12,7 +12,7 @@ namespace residua {
 /// w ~ tensor_scale scale element(code). The format's groups have 16 columns.
 ///
 ///     const auto grid = NVFP4Grid::for_weights(weights);
-///     auto layer = solver.quantize(weights, grid);           // SolverOptions::group_size = 16
+///     auto layer = solver.quantize(weights, grid);
 ///
 /// tensor_scale is a power of two. Engines disagree on whether a file's tensor scale multiplies or divides,
 /// and on the precision of intermediate results; with a power of two every product has at most 6 significant
