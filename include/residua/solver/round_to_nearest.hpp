@@ -1,6 +1,7 @@
 #pragma once
 
 #include "residua/core/ordering.hpp"
+#include "residua/grids/group_size.hpp"
 #include "residua/solver/quantized_matrix.hpp"
 
 namespace residua {
@@ -9,12 +10,12 @@ namespace residua {
 /// columns of the weights themselves: the baseline of every method. Costs m n.
 template <Real T, Backend<T> B, Element In, Grid<T> G>
 QuantizedMatrix<T, B, G> round_to_nearest(B& backend, MatrixView<const In> weights, const G& grid,
-                                          Index group_size) {
+                                          Index group_size = SolverOptions::grid_default) {
     require_matrix("round_to_nearest: weights", weights, weights.cols);
     require(weights.rows >= 1, "round_to_nearest: weights has rows:", weights.rows, "at least 1");
     require(weights.cols >= 1, "round_to_nearest: weights has columns:", weights.cols, "at least 1");
     SolverOptions options;
-    options.group_size = group_size;
+    options.group_size = resolve_group_size<G>(group_size);
     options.static_groups = true;
     options.validate();
     grid.validate();

@@ -65,8 +65,9 @@ class Solver {
 
     /// Quantizes the weights w (out_features, in_features) onto `grid`.
     ///
-    /// Throws std::invalid_argument if the shape does not match, no token was accumulated or the method needs
-    /// reference inputs that the moments lack. Everything numerical is in the report.
+    /// Throws std::invalid_argument if the shape does not match, no token was accumulated, the method needs
+    /// reference inputs that the moments lack, or the grid has groups of another size than
+    /// SolverOptions::group_size. Everything numerical is in the report.
     template <class In, Grid<T> G>
     requires Element<std::remove_const_t<In>> QuantizedMatrix<T, B, G> quantize(MatrixView<In> w,
                                                                                 const G& grid)
@@ -76,7 +77,7 @@ class Solver {
         grid.validate();
         B& backend = moments().backend();
         const auto start = backend.timestamp();
-        const auto factorization = moments().factorization(FactorizationKey(options_));
+        const auto factorization = moments().factorization(FactorizationKey(options_for<G>()));
         auto result = solve(weights, grid, *factorization, moments().tokens(), start);
         if (result && options_.report_objective) {
             const auto swept = backend.timestamp();
@@ -109,7 +110,7 @@ class Solver {
         B& backend = moments().backend();
         const Index tokens = moments().tokens();
         const auto start = backend.timestamp();
-        const auto factorization = owned_->consume(FactorizationKey(options_));
+        const auto factorization = owned_->consume(FactorizationKey(options_for<G>()));
         return solve(weights, grid, *factorization, tokens, start);
     }
 
@@ -122,6 +123,14 @@ class Solver {
     Moments<T, B>& own() {
         require(owned_.has_value(), "Solver::accumulate: moments are", "shared", "the solver's own");
         return *owned_;
+    }
+
+    /// Options with the group size that a grid of type G takes.
+    template <Grid<T> G>
+    SolverOptions options_for() const {
+        SolverOptions options = options_;
+        options.group_size = resolve_group_size<G>(options.group_size);
+        return options;
     }
 
     template <Element In, Grid<T> G>
@@ -139,7 +148,8 @@ class Solver {
         report.dead_columns.assign(factorization.dead_columns().begin(), factorization.dead_columns().end());
         if (!result) return result;
 
-        Recurrence<M, T, B, G> recurrence(method_, grid, options_, factorization);
+        const SolverOptions options = options_for<G>();
+        Recurrence<M, T, B, G> recurrence(method_, grid, options, factorization);
         recurrence.prepare(weights.rows);
         const auto factored = backend.timestamp();
         recurrence.run(weights, result);

@@ -1,6 +1,7 @@
 #pragma once
 
 #include "residua/backends/cuda/backend.hpp"
+#include "residua/grids/group_size.hpp"
 #include "residua/methods/method.hpp"
 
 namespace residua {
@@ -33,10 +34,11 @@ inline Index refinement_bytes(const GroupLayout& groups, Index n, Index slab, In
 /// cuSOLVER's workspace, and the result. Add 2 n^2 elements for H and D.
 ///
 /// It follows the allocations one by one, in the order in which they are made and freed; with the objective
-/// asked for, its stage as well. `reference`: whether the moments have D.
-template <Method M, Real T>
-std::size_t workspace_bytes(CudaBackend& backend, Index m, Index n, const SolverOptions& options,
+/// asked for, its stage as well. `reference`: whether the moments have D. G: the grid, for its group size.
+template <Method M, Real T, Grid<T> G = IntegerGrid>
+std::size_t workspace_bytes(CudaBackend& backend, Index m, Index n, SolverOptions options,
                             bool reference = M::residuals != Residuals::None) {
+    options.group_size = resolve_group_size<G>(options.group_size);
     constexpr Index objective_columns = 512;
     constexpr bool forwards = M::residuals == Residuals::OfColumnsBefore;
     const bool refines = options.refinement.rounds > 0;
