@@ -12,6 +12,7 @@ void grid_fit(benchmark::State& state) {
     const std::vector<Scalar> w = random_matrix(m, n, 0, 3);
     const IntegerGrid grid{.bits = int(state.range(2)), .clip = {.enabled = state.range(3) != 0}};
     SolverOptions options;
+    options.group_size = resolve_group_size<IntegerGrid>(options.group_size);
     options.static_groups = true;
     const std::vector<Index> order = natural_order(n);
     const GroupLayout groups = group_layout(order, options);

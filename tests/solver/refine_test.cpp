@@ -224,13 +224,13 @@ TEMPLATE_TEST_CASE("Refinement never raises the objective and reports it", "[sol
 TEMPLATE_TEST_CASE("Refinement works on every grid, with real scales or without", "[solver][refine]",
                    RESIDUA_TEST_DOUBLE_BACKENDS) {
     const Layer layer = random_layer({.out = 20, .in = 96, .tokens = 200, .dead = {7}, .seed = 4});
-    SolverOptions options;
-    options.group_size = 32;
-    const auto check = [&](const char* name, const auto& grid) {
+    const auto check = [&](const char* name, const auto& grid, Index group = SolverOptions::grid_default) {
         INFO(name);
+        SolverOptions options;
+        options.group_size = group;
         check_steps<TestType>(layer, options, grid, GPTQ{}, 2);
     };
-    check("nf4", NF4Grid{.scale_type = ScaleType::Float16});
+    check("nf4", NF4Grid{.scale_type = ScaleType::Float16}, 32);
     check("mxfp4", MXFP4Grid{});
 #ifndef __CUDACC__  // kernels of every grid take long to compile
     check("q4_0", Q4_0Grid{});

@@ -177,8 +177,8 @@ TEMPLATE_TEST_CASE("Misuse of a solver says what to do", "[solver][report]", RES
                    "alpha is 2, expected in [0, 1]"));
     CHECK(contains(message_of([&] { Reference(backend, 8, {}, {.alpha = 1, .beta = -1}); }), "beta is -1"));
     SolverOptions options;
-    options.group_size = 0;
-    CHECK(contains(message_of([&] { Reference(backend, 8, options); }), "group_size is 0"));
+    options.group_size = -2;
+    CHECK(contains(message_of([&] { Reference(backend, 8, options); }), "group_size is -2"));
     CHECK(contains(message_of([&] { Reference(backend, 0); }), "in_features is 0, expected at least 1"));
 }
 
@@ -192,5 +192,5 @@ TEMPLATE_TEST_CASE("Rounding refuses what is no matrix", "[solver][report]", RES
     CHECK(contains(message_of([&] { round({w, 0, 2}, 16); }), "rows: 0"));
     CHECK(contains(message_of([&] { round({nullptr, 2, 2}, 16); }), "null"));
     CHECK(contains(message_of([&] { round({w, 2, 2, 1}, 16); }), "stride 1"));
-    CHECK(contains(message_of([&] { round({w, 2, 2}, 0); }), "group_size is 0"));
+    CHECK(contains(message_of([&] { round({w, 2, 2}, -2); }), "group_size is -2"));
 }

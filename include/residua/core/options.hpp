@@ -85,7 +85,7 @@ struct SolverOptions {
     static constexpr Index per_channel = -1;  ///< one scale for each output row
     static constexpr Index grid_default = 0;  ///< the grid's own group size, or 128 where it has none
 
-    Index group_size = 128;  ///< input columns that share a scale; or one of the constants above
+    Index group_size = grid_default;  ///< input columns that share a scale; or one of the constants above
     Index block_size = 128;  ///< columns of one sweep; changes speed alone unless `published` says otherwise
     Damping damping = {};
     Ordering ordering = Ordering::Natural;
