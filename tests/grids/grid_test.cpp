@@ -23,7 +23,7 @@ reference::Params fit(const IntegerGrid& grid, const std::vector<double>& group)
     const auto columns = upload<Tag>(reference::Matrix(n, 1, group));
     auto scales = backend.template allocate<T>(1, 1);
     auto zeros = backend.template allocate<T>(1, 1);
-    const std::vector<std::vector<Index>> members = {natural_order(n)};
+    const std::vector<std::vector<Index>> members = {detail::natural_order(n)};
     backend.fit(grid, columns.view(), members, scales.view(), zeros.view());
     return {double(backend.read(scales.view())[0]), double(backend.read(zeros.view())[0])};
 }

@@ -203,9 +203,9 @@ void check_against_descent(const Layer& layer, SolverOptions options, const Inte
     const Problem problem = problem_of(layer, 0.5, refined.report.damping);
     const bool scattered = options.ordering == Ordering::Activation && options.static_groups &&
                            options.group_size > 0 && refinement.refit_scales;
-    Descent descent{
-        problem, grid, state,
-        scattered ? natural_order(layer.n) : reference::column_order(reference::moments(layer.x).h, options)};
+    Descent descent{problem, grid, state,
+                    scattered ? detail::natural_order(layer.n)
+                              : reference::column_order(reference::moments(layer.x).h, options)};
     int passes = 0;
     for (int round = 0; round < refinement.rounds; ++round)
         for (int s = 0; s < refinement.sweeps_per_round; ++s)

@@ -32,7 +32,7 @@ class HostBackend : public HostMatrices {
                 const Index* column = order.data() + first;
                 int finite = 1;
                 for (Index k = 0; k < count; ++k) values[k] = static_cast<T>(source[column[k]]);
-                for (Index k = 0; k < count; ++k) finite &= is_finite(values[k]);
+                for (Index k = 0; k < count; ++k) finite &= detail::is_finite(values[k]);
                 if (!finite) raise(flag);
             },
             [&](Index k, Index first, Index count, const T* values) {

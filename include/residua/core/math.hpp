@@ -7,7 +7,7 @@
 
 #include "residua/core/types.hpp"
 
-namespace residua {
+namespace residua::detail {
 
 /// Nearest integer, ties to even.
 template <Real T>
@@ -128,4 +128,4 @@ RESIDUA_HOST_DEVICE inline float power(float x, float p) {
     return std::bit_cast<float>(std::bit_cast<std::int32_t>(result) & ~vanishes);
 }
 
-}  // namespace residua
+}  // namespace residua::detail

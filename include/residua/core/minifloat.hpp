@@ -15,7 +15,7 @@ struct E2M1 {
     /// Nearest code, ties to even, saturating. Never the code of -0; NaN becomes 0.
     template <Real T>
     RESIDUA_HOST_DEVICE static constexpr int encode(T x) {
-        const T a = magnitude_of(x);
+        const T a = detail::magnitude_of(x);
         const int magnitude = (a > T(0.25)) + (a >= T(0.75)) + (a > T(1.25)) + (a >= T(1.75)) + (a > T(2.5)) +
                               (a >= T(3.5)) + (a > T(5));
         const int negative = int(x < T(0)) & int(magnitude > 0);
@@ -41,12 +41,12 @@ struct E4M3 {
     /// Nearest code, ties to even, saturating, also for NaN. Never a code of NaN or -0.
     template <Real T>
     RESIDUA_HOST_DEVICE static int encode(T x) {
-        const T a = saturate(magnitude_of(x), T(max));
+        const T a = detail::saturate(detail::magnitude_of(x), T(max));
         // 2^(e-127) <= a < 2^(e-126), and the same step for all subnormals
         const int e_float = std::bit_cast<std::int32_t>(static_cast<float>(a)) >> 23;
         const int e = e_float > 121 ? e_float : 121;
         const float steps_per_unit = std::bit_cast<float>((257 - e) << 23);
-        const int steps = static_cast<int>(round_to_even(a * T(steps_per_unit)));
+        const int steps = static_cast<int>(detail::round_to_even(a * T(steps_per_unit)));
         const int magnitude = steps + 8 * (e - 121);
         const int negative = int(x < T(0)) & int(magnitude > 0);
         return magnitude | (negative << 7);
@@ -79,10 +79,14 @@ struct E8M0 {
     }
 };
 
+namespace detail {
+
 /// True for 2^k, -126 <= k <= 126: the product with, and the quotient by, such a number is exact.
-constexpr bool is_power_of_two(float value) {
+[[nodiscard]] constexpr bool is_power_of_two(float value) {
     const std::uint32_t bits = std::bit_cast<std::uint32_t>(value);
     return (bits & 0x807fffffu) == 0 && bits >= 0x00800000u && bits <= 0x7e800000u;
 }
+
+}  // namespace detail
 
 }  // namespace residua

@@ -9,6 +9,15 @@
 
 namespace residua {
 
+/// One group: consecutive columns [begin, end) of the order of quantization, stored as group `id`.
+struct GroupRange {
+    Index begin = 0;
+    Index end = 0;
+    Index id = 0;
+};
+
+namespace detail {
+
 /// 0, 1, ... n - 1.
 inline std::vector<Index> natural_order(Index n) {
     std::vector<Index> order(static_cast<std::size_t>(n));
@@ -49,13 +58,6 @@ std::vector<Index> column_order(std::span<const T> diagonal, Ordering ordering, 
     }
     return order;
 }
-
-/// One group: consecutive columns [begin, end) of the order of quantization, stored as group `id`.
-struct GroupRange {
-    Index begin = 0;
-    Index end = 0;
-    Index id = 0;
-};
 
 /// Which group each column belongs to, and when its grid can be fitted.
 struct GroupLayout {
@@ -102,4 +104,5 @@ inline GroupLayout group_layout(std::span<const Index> order, const SolverOption
     return layout;
 }
 
+}  // namespace detail
 }  // namespace residua

@@ -48,6 +48,8 @@ RESIDUA_HOST_DEVICE constexpr MatrixView<const T> read_only(MatrixView<T> view) 
     return view;
 }
 
+namespace detail {
+
 /// Throws std::invalid_argument unless `view`, called `what` in the message, is a matrix of `cols` columns.
 template <class T>
 void require_matrix(const std::string& what, MatrixView<T> view, Index cols) {
@@ -56,5 +58,7 @@ void require_matrix(const std::string& what, MatrixView<T> view, Index cols) {
     require(view.stride >= view.cols, what + " has stride", view.stride, "at least its columns");
     require(view.rows == 0 || view.data, what + " is", "null", "a matrix");
 }
+
+}  // namespace detail
 
 }  // namespace residua

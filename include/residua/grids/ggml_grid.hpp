@@ -36,8 +36,8 @@ struct GGMLSignedGrid {
 
     template <Real T>
     RESIDUA_HOST_DEVICE int encode(T x, GridParams<T> p) const {
-        const T step = round_to_even(x / (p.scale * p.zero)) + half<T>();
-        return static_cast<int>(saturate(step, T(levels() - 1)));
+        const T step = detail::round_to_even(x / (p.scale * p.zero)) + half<T>();
+        return static_cast<int>(detail::saturate(step, T(levels() - 1)));
     }
 
     template <Real T>
@@ -70,7 +70,7 @@ struct GGMLMinimumGrid {
     template <Real T>
     RESIDUA_HOST_DEVICE GridParams<T> params(T low, T high) const {
         if (low == 0 && high == 0) return {T(1), T(0)};
-        const float minimum = static_cast<float>(clamp(low, T(-float16::max), T(0)));
+        const float minimum = static_cast<float>(detail::clamp(low, T(-float16::max), T(0)));
         const T range = T(2) * (high / T(2) - low / T(2));
         return {round_scale(range / last<T>(), ScaleType::Float16), T(float(float16(minimum)))};
     }
@@ -83,7 +83,7 @@ struct GGMLMinimumGrid {
 
     template <Real T>
     RESIDUA_HOST_DEVICE int encode(T x, GridParams<T> p) const {
-        return static_cast<int>(saturate(round_to_even((x - p.zero) / p.scale), last<T>()));
+        return static_cast<int>(detail::saturate(detail::round_to_even((x - p.zero) / p.scale), last<T>()));
     }
 
     template <Real T>
@@ -125,7 +125,7 @@ struct Q8_0Grid {
 
     template <Real T>
     RESIDUA_HOST_DEVICE int encode(T x, GridParams<T> p) const {
-        return static_cast<int>(saturate(round_to_even(x / p.scale) + T(127), T(254)));
+        return static_cast<int>(detail::saturate(detail::round_to_even(x / p.scale) + T(127), T(254)));
     }
 
     template <Real T>

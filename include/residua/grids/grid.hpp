@@ -43,12 +43,12 @@ template <Real T>
 RESIDUA_HOST_DEVICE inline T round_scale(T value, ScaleType type) {
     constexpr float float_min = 0x1.0p-126f;
     constexpr float float_max = 0x1.fffffep+127f;
-    const float scale = static_cast<float>(clamp(value, T(float_min), T(float_max)));
+    const float scale = static_cast<float>(detail::clamp(value, T(float_min), T(float_max)));
     switch (type) {
         case ScaleType::Float16:
-            return T(float(float16(clamp(scale, float16::min_positive, float16::max))));
+            return T(float(float16(detail::clamp(scale, float16::min_positive, float16::max))));
         case ScaleType::BFloat16:
-            return T(float(bfloat16(clamp(scale, bfloat16::min_positive, bfloat16::max))));
+            return T(float(bfloat16(detail::clamp(scale, bfloat16::min_positive, bfloat16::max))));
         case ScaleType::Float32:
             break;
     }

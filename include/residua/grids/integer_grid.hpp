@@ -36,7 +36,7 @@ struct IntegerGrid {
         if (symmetry == Symmetry::None) {
             // halves first: high - low may overflow
             const T scale = round_scale(T(2) * (high / T(2) / last - low / T(2) / last), scale_type);
-            return {scale, clamp(round_to_even(-low / scale), T(0), last)};
+            return {scale, detail::clamp(detail::round_to_even(-low / scale), T(0), last)};
         }
         const T absmax = detail::absmax_of(low, high);
         const T steps = symmetry == Symmetry::Restricted ? middle - 1 : last / 2;
@@ -51,13 +51,13 @@ struct IntegerGrid {
 
     template <Real T>
     RESIDUA_HOST_DEVICE int encode(T x, GridParams<T> p) const {
-        const T step = round_small(divide(x, p.scale));
-        return to_code(clamp(step, -p.zero, T(levels() - 1) - p.zero) + p.zero);
+        const T step = detail::round_small(detail::divide(x, p.scale));
+        return detail::to_code(detail::clamp(step, -p.zero, T(levels() - 1) - p.zero) + p.zero);
     }
 
     template <Real T>
     RESIDUA_HOST_DEVICE T decode(int code, GridParams<T> p) const {
-        return p.scale * (from_code<T>(code) - p.zero);
+        return p.scale * (detail::from_code<T>(code) - p.zero);
     }
 };
 

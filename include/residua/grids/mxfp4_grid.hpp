@@ -27,7 +27,7 @@ struct MXFP4Grid {
         const int round_up = clip.enabled ? 0x3fffff : 0;
         const std::int32_t bits = std::bit_cast<std::int32_t>(static_cast<float>(absmax));
         const T code = T(((bits + round_up) >> 23) - 2);
-        const int biased = static_cast<int>(clamp(code, T(E8M0::min_code), T(E8M0::max_code)));
+        const int biased = static_cast<int>(detail::clamp(code, T(E8M0::min_code), T(E8M0::max_code)));
         return {absmax > T(0) ? T(E8M0::decode(biased)) : T(1), T(0)};
     }
 

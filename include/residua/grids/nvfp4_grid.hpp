@@ -44,14 +44,14 @@ struct NVFP4Grid {
             const In* row = weights.row(i);
             for (Index j = 0; j < weights.cols; ++j) {
                 const double magnitude = std::abs(static_cast<double>(row[j]));
-                if (magnitude > absmax && is_finite(magnitude)) absmax = magnitude;
+                if (magnitude > absmax && detail::is_finite(magnitude)) absmax = magnitude;
             }
         }
         return for_absmax(absmax, clip);
     }
 
     void validate() const {
-        require(is_power_of_two(tensor_scale), "NVFP4Grid: tensor_scale is", tensor_scale,
+        require(detail::is_power_of_two(tensor_scale), "NVFP4Grid: tensor_scale is", tensor_scale,
                 "a power of two, 2^-126 to 2^126");
         clip.validate();
     }
@@ -61,7 +61,8 @@ struct NVFP4Grid {
     template <Real T>
     RESIDUA_HOST_DEVICE GridParams<T> params(T low, T high) const {
         const T absmax = detail::absmax_of(low, high);
-        const T wanted = clamp(absmax / (T(6) * T(tensor_scale)), T(E4M3::min_positive), T(E4M3::max));
+        const T wanted =
+            detail::clamp(absmax / (T(6) * T(tensor_scale)), T(E4M3::min_positive), T(E4M3::max));
         const T scale = E4M3::decode<T>(E4M3::encode(wanted));
         return {absmax > T(0) ? scale : T(1), T(0)};
     }
@@ -69,7 +70,7 @@ struct NVFP4Grid {
     /// The nearest scale that a file holds.
     template <Real T>
     RESIDUA_HOST_DEVICE T stored_scale(T scale) const {
-        return E4M3::decode<T>(E4M3::encode(clamp(scale, T(E4M3::min_positive), T(E4M3::max))));
+        return E4M3::decode<T>(E4M3::encode(detail::clamp(scale, T(E4M3::min_positive), T(E4M3::max))));
     }
 
     template <Real T>

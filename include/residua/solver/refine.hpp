@@ -35,7 +35,7 @@ class Refiner {
 
     /// For slabs of up to `rows` output rows. `factorization` must outlive this.
     Refiner(const G& grid, const SolverOptions& options, const Factorization<T, B>& factorization,
-            const GroupLayout& groups, Index rows)
+            const detail::GroupLayout& groups, Index rows)
         : grid_(grid),
           options_(options.refinement),
           b_(factorization.backend()),

@@ -11,7 +11,7 @@ namespace residua {
 template <Real T, Backend<T> B, Element In, Grid<T> G>
 QuantizedMatrix<T, B, G> round_to_nearest(B& backend, MatrixView<const In> weights, const G& grid,
                                           Index group_size = SolverOptions::grid_default) {
-    require_matrix("round_to_nearest: weights", weights, weights.cols);
+    detail::require_matrix("round_to_nearest: weights", weights, weights.cols);
     require(weights.rows >= 1, "round_to_nearest: weights has rows:", weights.rows, "at least 1");
     require(weights.cols >= 1, "round_to_nearest: weights has columns:", weights.cols, "at least 1");
     SolverOptions options;
@@ -22,8 +22,8 @@ QuantizedMatrix<T, B, G> round_to_nearest(B& backend, MatrixView<const In> weigh
 
     const Index m = weights.rows;
     const Index n = weights.cols;
-    const std::vector<Index> order = natural_order(n);
-    const GroupLayout groups = group_layout(order, options);
+    const std::vector<Index> order = detail::natural_order(n);
+    const detail::GroupLayout groups = detail::group_layout(order, options);
     QuantizedMatrix<T, B, G> result{.grid = grid};
     result.group_index = groups.of_column;
     result.codes = backend.template allocate<Code>(m, n);

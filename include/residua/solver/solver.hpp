@@ -161,7 +161,7 @@ class Solver {
 
     template <class In>
     void check(MatrixView<const In> weights) const {
-        require_matrix("Solver::quantize: weights", weights, moments().in_features());
+        detail::require_matrix("Solver::quantize: weights", weights, moments().in_features());
         require(weights.rows >= 1, "Solver::quantize: weights has rows:", weights.rows, "at least 1");
         require(moments().tokens() >= 1, "Solver::quantize: accumulated tokens:", moments().tokens(),
                 "at least 1");

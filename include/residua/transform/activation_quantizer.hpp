@@ -41,7 +41,7 @@ struct ActivationQuantizer {
     template <Real T>
     void apply(MatrixView<T> x, const Executor& executor = Executor()) const {
         validate();
-        require_matrix("ActivationQuantizer::apply: x", x, x.cols);
+        detail::require_matrix("ActivationQuantizer::apply: x", x, x.cols);
         if (x.rows == 0 || x.cols == 0) return;
         const Index width = group_size == -1 ? x.cols : std::min(group_size, x.cols);
         const Index chunk = std::max<Index>(1, Index(1 << 15) / x.cols);

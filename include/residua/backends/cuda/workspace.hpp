@@ -43,7 +43,7 @@ std::size_t workspace_bytes(CudaBackend& backend, Index m, Index n, SolverOption
     constexpr bool forwards = M::residuals == Residuals::OfColumnsBefore;
     const bool refines = options.refinement.rounds > 0;
     const bool shifts = M::residuals == Residuals::OfAllColumns || (forwards && refines);
-    const GroupLayout groups = group_layout(natural_order(n), options);
+    const detail::GroupLayout groups = detail::group_layout(detail::natural_order(n), options);
     const Index slab = std::min(m, backend.slab_rows(n, m));
     const Index elements = static_cast<Index>(sizeof(T));
 

@@ -128,8 +128,8 @@ class Hadamard {
 
     template <class T>
     void launch(MatrixView<const T> x, MatrixView<T> y, bool transposed) const {
-        require_matrix("cuda::Hadamard: x", x, features_);
-        require_matrix("cuda::Hadamard: y", y, features_);
+        detail::require_matrix("cuda::Hadamard: x", x, features_);
+        detail::require_matrix("cuda::Hadamard: y", y, features_);
         require(x.rows == y.rows, "cuda::Hadamard: y has rows:", y.rows, std::to_string(x.rows) + " (as x)");
         if (x.rows == 0) return;
         const auto even = [](const void* data, Index stride) {
