@@ -89,8 +89,7 @@ struct SolverOptions {
     Index block_size = 128;  ///< columns of one sweep; changes speed alone unless `published` says otherwise
     Damping damping = {};
     Ordering ordering = Ordering::Natural;
-    bool static_groups =
-        false;  ///< groups of the original order, fitted before the first column is quantized
+    bool static_groups = false;  ///< groups of the original order, fitted before the first column is swept
     PublishedBehaviour published = {};
     Refinement refinement = {};    ///< of the codes, after the last column
     bool report_objective = true;  ///< costs about as much as a GPTQ solve without its factorization

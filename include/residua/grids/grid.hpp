@@ -37,8 +37,8 @@ struct ClipSearch {
 /// The type that scales are stored in; a fit rounds to it, so that codes are exact for the stored scale.
 enum class ScaleType { Float32, Float16, BFloat16 };
 
-/// `value` > 0 rounded to `type`, kept within its positive finite range; to float first, then to shorter
-/// types.
+/// `value` > 0 rounded to `type`, to float first, then to shorter types; kept within the positive finite
+/// range of each.
 template <Real T>
 RESIDUA_HOST_DEVICE inline T round_scale(T value, ScaleType type) {
     constexpr float float_min = 0x1.0p-126f;
@@ -60,17 +60,16 @@ RESIDUA_HOST_DEVICE inline T round_scale(T value, ScaleType type) {
 /// For a type G to be a Grid<T>, with `g` a G, `p` a GridParams<T>, finite `x`:
 ///   1. g.levels() is the number of codes; every code is below it.
 ///   2. g.params(low, high), low <= 0 <= high, gives the parameters that cover [low, high]; scale > 0 and
-///   both
-///      are exactly what a file stores. low = high = 0 is valid.
+///      both are exactly what a file stores. low = high = 0 is valid.
 ///   3. g.encode(x, p) is the code, as an int, of the grid point nearest to x. It is total (NaN included)
-///   and,
-///      for speed, free of branches.
+///      and, for speed, free of branches.
 ///   4. g.decode(code, p) is the value of a code, and g.encode(g.decode(code, p), p) decodes to the same
-///   value.
+///      value.
 ///   5. g.clip is the ClipSearch of the fit; g.validate() throws std::invalid_argument for unusable settings.
 ///   6. G is trivially copyable; encode, decode and params run on host and device.
 ///   7. Optional, for a grid that only makes sense with groups of N columns:
-///      static constexpr Index group_size = N. It is then the default of a solve, and other sizes are refused.
+///          static constexpr Index group_size = N;
+///      It is then the default of a solve, and other sizes are refused, see resolve_group_size().
 template <class G, class T>
 concept Grid = Real<T> && std::is_trivially_copyable_v<G> &&
     requires(const G grid, T x, int code, GridParams<T> params) {

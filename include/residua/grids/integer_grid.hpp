@@ -8,8 +8,8 @@ namespace residua {
 enum class Symmetry {
     None,        ///< scale = (max+ - min-) / (2^b - 1), zero = round(-min- / scale)
     Restricted,  ///< scale = absmax / (2^(b-1) - 1), zero = 2^(b-1): QuaRot, GPTAQ, ResComp
-    FullRange,   ///< scale = 2 absmax / (2^b - 1), zero = 2^(b-1): the GPTQ format. absmax lies
-                 ///< half a step from two codes; rounding decides
+    FullRange,   ///< scale = 2 absmax / (2^b - 1), zero = 2^(b-1): the GPTQ format. absmax lies half a step
+                 ///< from two codes, and rounding decides
 };
 
 /// Uniform grid of 2^bits points, w ~ scale (code - zero), with unsigned codes and an integral zero.

@@ -58,8 +58,8 @@ struct HadamardOptions {
 /// fits a cache. The object itself is small and may be used by many threads.
 class HadamardTransform {
   public:
-    /// Throws std::invalid_argument where block * inner does not divide `features` or `block` is no Hadamard
-    /// order.
+    /// Throws std::invalid_argument where block * inner does not divide `features` or `block` is not the
+    /// order of a Hadamard transform.
     explicit HadamardTransform(Index features, HadamardOptions options = {})
         : features_(features),
           inner_(options.inner),

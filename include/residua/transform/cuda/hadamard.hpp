@@ -11,8 +11,7 @@
 
 namespace residua::cuda {
 
-/// A HadamardTransform of rows in device memory, Q = diag(s) (I (x) H (x) I_inner), in the order of the
-/// context's stream.
+/// A HadamardTransform of rows in device memory, Q = diag(s) (I (x) H (x) I_inner), on the context's stream.
 ///
 /// One launch, with float arithmetic for every element type; it reads the matrix once and writes it once.
 /// block * inner elements have to fit shared memory (56350 on an H100), and `inner` is a power of two. The
