@@ -107,10 +107,10 @@ TEST_CASE("Unusable options are refused", "[core][options]") {
     CHECK(contains(refusal([](SolverOptions& o) { o.block_size = 0; }),
                    "block_size is 0, expected at least 1"));
     CHECK(contains(refusal([](SolverOptions& o) { o.damping.initial = -1; }),
-                   "initial is -1, expected in [0, 1e6]"));
+                   "initial is -1, expected a number in [0, 1e6]"));
     CHECK(contains(refusal([](SolverOptions& o) { o.damping.initial = std::nan(""); }), "initial is nan"));
     CHECK(contains(refusal([](SolverOptions& o) { o.damping.growth = 1; }),
-                   "growth is 1, expected in (1, 1e6]"));
+                   "growth is 1, expected a number in (1, 1e6]"));
     CHECK(contains(refusal([](SolverOptions& o) { o.damping.retry_from = 0; }), "retry_from is 0"));
     CHECK(contains(refusal([](SolverOptions& o) { o.damping.max_retries = -1; }), "max_retries is -1"));
 }

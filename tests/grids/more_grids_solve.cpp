@@ -79,7 +79,8 @@ void check_group_size(const char* name, const G& grid, Index own) {
     if constexpr (FixedGroupGrid<G>) {
         for (const Index other : {own / 2, 2 * own, Index(128), Index(7), SolverOptions::per_channel}) {
             const std::string message = "residua: SolverOptions: group_size is " + std::to_string(other) +
-                                        ", expected " + std::to_string(own) + ", the only one";
+                                        ", expected " + std::to_string(own) +
+                                        ", the only size that this grid has";
             CHECK(contains(message_of([&] { solve(other); }), message));
             CHECK(contains(message_of([&] { round(other); }), message));
         }

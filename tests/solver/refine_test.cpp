@@ -414,7 +414,7 @@ TEMPLATE_TEST_CASE("Refinement is off, ends early and rests", "[solver][refine]"
             options.refinement = refinement;
             return message_of([&] { solve<GPTQ, TestType>(layer, options); });
         };
-        CHECK(contains(message({.rounds = -1}), "Refinement: rounds is -1, expected in [0, 1000]"));
+        CHECK(contains(message({.rounds = -1}), "Refinement: rounds is -1, expected 0 to 1000"));
         CHECK(contains(message({.sweeps_per_round = 0}), "sweeps_per_round is 0"));
         CHECK(contains(message({.tolerance = 1}), "tolerance is 1"));
         CHECK(contains(message({.tolerance = std::nan("")}), "tolerance is nan"));

@@ -162,7 +162,7 @@ TEMPLATE_TEST_CASE("Misuse of a solver says what to do", "[solver][report]", RES
                    "null"));
     CHECK(contains(
         message_of([&] { solver.quantize(MatrixView<const T>(w.view().data, 3, 8, 7), IntegerGrid{}); }),
-        "stride 7"));
+        "weights.stride is 7"));
     CHECK(contains(message_of([&] { solver.quantize(w.view(), IntegerGrid{.bits = 9}); }), "bits is 9"));
 
     const SolverOf<GPTQ, TestType> empty(backend, 8);
@@ -191,6 +191,6 @@ TEMPLATE_TEST_CASE("Rounding refuses what is no matrix", "[solver][report]", RES
     CHECK(contains(message_of([&] { round({w, 2, 0}, 16); }), "columns: 0"));
     CHECK(contains(message_of([&] { round({w, 0, 2}, 16); }), "rows: 0"));
     CHECK(contains(message_of([&] { round({nullptr, 2, 2}, 16); }), "null"));
-    CHECK(contains(message_of([&] { round({w, 2, 2, 1}, 16); }), "stride 1"));
+    CHECK(contains(message_of([&] { round({w, 2, 2, 1}, 16); }), "stride is 1"));
     CHECK(contains(message_of([&] { round({w, 2, 2}, -2); }), "group_size is -2"));
 }

@@ -46,14 +46,16 @@ struct Damping {
     int max_retries = 4;
 
     void validate() const {
-        require(initial >= 0 && initial <= 1e6, "Damping: initial is", initial, "in [0, 1e6]");
-        require(growth > 1 && growth <= 1e6, "Damping: growth is", growth, "in (1, 1e6]");
-        require(retry_from > 0 && retry_from <= 1e6, "Damping: retry_from is", retry_from, "in (0, 1e6]");
-        require(max_retries >= 0 && max_retries <= 100, "Damping: max_retries is", max_retries,
-                "in [0, 100]");
+        require(initial >= 0 && initial <= 1e6, "Damping: initial is", initial, "a number in [0, 1e6]");
+        require(growth > 1 && growth <= 1e6, "Damping: growth is", growth, "a number in (1, 1e6]");
+        require(retry_from > 0 && retry_from <= 1e6, "Damping: retry_from is", retry_from,
+                "a number in (0, 1e6]");
+        require(max_retries >= 0 && max_retries <= 100, "Damping: max_retries is", max_retries, "0 to 100");
     }
 
-    double next(double lambda) const { return lambda * growth > retry_from ? lambda * growth : retry_from; }
+    [[nodiscard]] double next(double lambda) const {
+        return lambda * growth > retry_from ? lambda * growth : retry_from;
+    }
     friend bool operator==(const Damping&, const Damping&) = default;
 };
 
@@ -67,10 +69,10 @@ struct Refinement {
                               ///< than this part of it; 0: after one that does not lower it at all
 
     void validate() const {
-        require(rounds >= 0 && rounds <= 1000, "Refinement: rounds is", rounds, "in [0, 1000]");
+        require(rounds >= 0 && rounds <= 1000, "Refinement: rounds is", rounds, "0 to 1000");
         require(sweeps_per_round >= 1 && sweeps_per_round <= 1000, "Refinement: sweeps_per_round is",
-                sweeps_per_round, "in [1, 1000]");
-        require(tolerance >= 0 && tolerance < 1, "Refinement: tolerance is", tolerance, "in [0, 1)");
+                sweeps_per_round, "1 to 1000");
+        require(tolerance >= 0 && tolerance < 1, "Refinement: tolerance is", tolerance, "a number in [0, 1)");
     }
 };
 

@@ -19,7 +19,7 @@ struct GroupRange {
 namespace detail {
 
 /// 0, 1, ... n - 1.
-inline std::vector<Index> natural_order(Index n) {
+[[nodiscard]] inline std::vector<Index> natural_order(Index n) {
     std::vector<Index> order(static_cast<std::size_t>(n));
     std::iota(order.begin(), order.end(), Index(0));
     return order;
@@ -28,7 +28,8 @@ inline std::vector<Index> natural_order(Index n) {
 /// Positions p in the order of quantization -> original columns. `diagonal` (in_features) is that of H; ties
 /// keep their original order.
 template <Real T>
-std::vector<Index> column_order(std::span<const T> diagonal, Ordering ordering, Index group_size) {
+[[nodiscard]] std::vector<Index> column_order(std::span<const T> diagonal, Ordering ordering,
+                                              Index group_size) {
     const Index n = static_cast<Index>(diagonal.size());
     const auto diag = [&](Index j) { return diagonal[static_cast<std::size_t>(j)]; };
     const auto descending = [&](Index a, Index b) { return diag(a) > diag(b); };
@@ -69,7 +70,7 @@ struct GroupLayout {
 };
 
 /// `options` with a group size that is resolved, see resolve_group_size().
-inline GroupLayout group_layout(std::span<const Index> order, const SolverOptions& options) {
+[[nodiscard]] inline GroupLayout group_layout(std::span<const Index> order, const SolverOptions& options) {
     require(options.group_size != SolverOptions::grid_default, "group_layout: group_size is", "grid_default",
             "a number of columns, or -1");
     const Index n = static_cast<Index>(order.size());

@@ -49,7 +49,7 @@ struct NormalFloat4 {
 /// Number of the value nearest to x, the smaller one of two; NaN gives 0. O(N) up to 16 values, as a sum of
 /// comparisons that becomes vector code, else O(log N).
 template <int N, Real T>
-RESIDUA_HOST_DEVICE constexpr int nearest_of(const Codebook<N>& values, T x) {
+[[nodiscard]] RESIDUA_HOST_DEVICE constexpr int nearest_of(const Codebook<N>& values, T x) {
     const auto above = [&](int i) { return x > T(0.5) * (T(values[i - 1]) + T(values[i])); };
     int index = 0;
     if constexpr (N <= 16) {
@@ -65,7 +65,7 @@ RESIDUA_HOST_DEVICE constexpr int nearest_of(const Codebook<N>& values, T x) {
 
 /// The scale with which values from `bottom` to `top` cover [low, high]; 1 where every scale does.
 template <Real T>
-RESIDUA_HOST_DEVICE constexpr T covering_scale(float bottom, float top, T low, T high) {
+[[nodiscard]] RESIDUA_HOST_DEVICE constexpr T covering_scale(float bottom, float top, T low, T high) {
     const T up = top > 0 ? high / T(top) : T(0);
     const T down = bottom < 0 ? low / T(bottom) : T(0);
     const T scale = up > down ? up : down;
@@ -90,34 +90,33 @@ requires(N >= 2 && N <= 256) struct CodebookGrid {
 
     void validate() const {
         for (int i = 0; i < N; ++i) {
-            require(std::isfinite(values[i]), "CodebookGrid: a value is", values[i], "finite");
-            if (i > 0)
-                require(values[i - 1] < values[i], "CodebookGrid: a value is", values[i],
-                        "above its predecessor, " + std::to_string(values[i - 1]));
+            const std::string what = "CodebookGrid: values[" + std::to_string(i) + "] is";
+            require(std::isfinite(values[i]), what, values[i], "a finite number");
+            require(i == 0 || values[i - 1] < values[i], what, values[i], "more than the value before it");
         }
         clip.validate();
     }
 
-    RESIDUA_HOST_DEVICE constexpr int levels() const { return N; }
+    [[nodiscard]] RESIDUA_HOST_DEVICE constexpr int levels() const { return N; }
 
     template <Real T>
-    RESIDUA_HOST_DEVICE GridParams<T> params(T low, T high) const {
+    [[nodiscard]] RESIDUA_HOST_DEVICE GridParams<T> params(T low, T high) const {
         return {round_scale(detail::covering_scale(values[0], values[N - 1], low, high), scale_type), T(0)};
     }
 
     /// The nearest scale that a file holds.
     template <Real T>
-    RESIDUA_HOST_DEVICE T stored_scale(T scale) const {
+    [[nodiscard]] RESIDUA_HOST_DEVICE T stored_scale(T scale) const {
         return round_scale(scale, scale_type);
     }
 
     template <Real T>
-    RESIDUA_HOST_DEVICE int encode(T x, GridParams<T> p) const {
+    [[nodiscard]] RESIDUA_HOST_DEVICE int encode(T x, GridParams<T> p) const {
         return detail::nearest_of(values, x / p.scale);
     }
 
     template <Real T>
-    RESIDUA_HOST_DEVICE T decode(int code, GridParams<T> p) const {
+    [[nodiscard]] RESIDUA_HOST_DEVICE T decode(int code, GridParams<T> p) const {
         return p.scale * T(values[code]);
     }
 };

@@ -25,13 +25,13 @@ struct ClipSearch {
     double shrink = 0.8;
 
     void validate() const {
-        require(norm > 0 && norm <= 16, "ClipSearch: norm is", norm, "in (0, 16]");
-        require(steps >= 1 && steps <= 10000, "ClipSearch: steps is", steps, "in [1, 10000]");
-        require(shrink > 0 && shrink < 1, "ClipSearch: shrink is", shrink, "in (0, 1)");
+        require(norm > 0 && norm <= 16, "ClipSearch: norm is", norm, "a number in (0, 16]");
+        require(steps >= 1 && steps <= 10000, "ClipSearch: steps is", steps, "1 to 10000");
+        require(shrink > 0 && shrink < 1, "ClipSearch: shrink is", shrink, "a number in (0, 1)");
     }
 
-    RESIDUA_HOST_DEVICE double factor(int step) const { return 1.0 - shrink * step / steps; }
-    RESIDUA_HOST_DEVICE int candidates() const { return enabled ? steps : 1; }
+    [[nodiscard]] RESIDUA_HOST_DEVICE double factor(int step) const { return 1.0 - shrink * step / steps; }
+    [[nodiscard]] RESIDUA_HOST_DEVICE int candidates() const { return enabled ? steps : 1; }
 };
 
 /// The type that scales are stored in; a fit rounds to it, so that codes are exact for the stored scale.
@@ -40,7 +40,7 @@ enum class ScaleType { Float32, Float16, BFloat16 };
 /// `value` > 0 rounded to `type`, to float first, then to shorter types; kept within the positive finite
 /// range of each.
 template <Real T>
-RESIDUA_HOST_DEVICE inline T round_scale(T value, ScaleType type) {
+[[nodiscard]] RESIDUA_HOST_DEVICE inline T round_scale(T value, ScaleType type) {
     constexpr float float_min = 0x1.0p-126f;
     constexpr float float_max = 0x1.fffffep+127f;
     const float scale = static_cast<float>(detail::clamp(value, T(float_min), T(float_max)));
@@ -93,20 +93,20 @@ namespace detail {
 
 /// The largest magnitude in [low, high], low <= 0 <= high.
 template <Real T>
-RESIDUA_HOST_DEVICE constexpr T absmax_of(T low, T high) {
+[[nodiscard]] RESIDUA_HOST_DEVICE constexpr T absmax_of(T low, T high) {
     return high > -low ? high : -low;
 }
 
 /// d decode / d scale.
 template <Real T, RefittableGrid<T> G>
-RESIDUA_HOST_DEVICE inline T slope_of(const G& grid, int code, T zero) {
+[[nodiscard]] RESIDUA_HOST_DEVICE inline T slope_of(const G& grid, int code, T zero) {
     return grid.decode(code, GridParams<T>{T(1), zero}) - grid.decode(code, GridParams<T>{T(0), zero});
 }
 
 /// The scale s + d of a group with slopes C and residual E that lowers |E - d C|_H^2 most, as stored;
 /// s itself if that lowers nothing. `along` = C H E', `curvature` = C H C'; gain = 2 d along - d^2 curvature.
 template <Real T, RefittableGrid<T> G>
-RESIDUA_HOST_DEVICE inline T refitted_scale(const G& grid, T s, T along, T curvature, T& gain) {
+[[nodiscard]] RESIDUA_HOST_DEVICE inline T refitted_scale(const G& grid, T s, T along, T curvature, T& gain) {
     const T wanted = s + along / curvature;
     const bool possible = curvature > T(0) && wanted > T(0);
     const T stored = grid.stored_scale(possible ? wanted : s);

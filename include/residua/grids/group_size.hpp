@@ -25,7 +25,7 @@ template <class G>
         static_assert(own >= 1, "a grid's group size is a number of columns");
         if (requested != own && requested != SolverOptions::grid_default)
             reject("SolverOptions: group_size is", requested,
-                   std::to_string(own) + ", the only one that this grid has, or SolverOptions::grid_default");
+                   std::to_string(own) + ", the only size that this grid has and its default");
         return own;
     } else {
         constexpr Index usual = 128;

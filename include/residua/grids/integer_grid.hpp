@@ -26,10 +26,10 @@ struct IntegerGrid {
         clip.validate();
     }
 
-    RESIDUA_HOST_DEVICE constexpr int levels() const { return 1 << bits; }
+    [[nodiscard]] RESIDUA_HOST_DEVICE constexpr int levels() const { return 1 << bits; }
 
     template <Real T>
-    RESIDUA_HOST_DEVICE GridParams<T> params(T low, T high) const {
+    [[nodiscard]] RESIDUA_HOST_DEVICE GridParams<T> params(T low, T high) const {
         const T middle = T(1 << (bits - 1));
         const T last = T(levels() - 1);
         if (low == 0 && high == 0) return {T(1), middle};
@@ -45,18 +45,18 @@ struct IntegerGrid {
 
     /// The nearest scale that a file holds.
     template <Real T>
-    RESIDUA_HOST_DEVICE T stored_scale(T scale) const {
+    [[nodiscard]] RESIDUA_HOST_DEVICE T stored_scale(T scale) const {
         return round_scale(scale, scale_type);
     }
 
     template <Real T>
-    RESIDUA_HOST_DEVICE int encode(T x, GridParams<T> p) const {
+    [[nodiscard]] RESIDUA_HOST_DEVICE int encode(T x, GridParams<T> p) const {
         const T step = detail::round_small(detail::divide(x, p.scale));
         return detail::to_code(detail::clamp(step, -p.zero, T(levels() - 1) - p.zero) + p.zero);
     }
 
     template <Real T>
-    RESIDUA_HOST_DEVICE T decode(int code, GridParams<T> p) const {
+    [[nodiscard]] RESIDUA_HOST_DEVICE T decode(int code, GridParams<T> p) const {
         return p.scale * (detail::from_code<T>(code) - p.zero);
     }
 };

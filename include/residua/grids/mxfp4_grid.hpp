@@ -18,10 +18,10 @@ struct MXFP4Grid {
 
     void validate() const { clip.validate(); }
 
-    RESIDUA_HOST_DEVICE constexpr int levels() const { return E2M1::codes; }
+    [[nodiscard]] RESIDUA_HOST_DEVICE constexpr int levels() const { return E2M1::codes; }
 
     template <Real T>
-    RESIDUA_HOST_DEVICE GridParams<T> params(T low, T high) const {
+    [[nodiscard]] RESIDUA_HOST_DEVICE GridParams<T> params(T low, T high) const {
         const T absmax = detail::absmax_of(low, high);
         // absmax = 2^e m, 1 <= m < 2; covering it takes one more power of two where m > 3/2
         const int round_up = clip.enabled ? 0x3fffff : 0;
@@ -32,12 +32,12 @@ struct MXFP4Grid {
     }
 
     template <Real T>
-    RESIDUA_HOST_DEVICE int encode(T x, GridParams<T> p) const {
+    [[nodiscard]] RESIDUA_HOST_DEVICE int encode(T x, GridParams<T> p) const {
         return E2M1::encode(x / p.scale);
     }
 
     template <Real T>
-    RESIDUA_HOST_DEVICE T decode(int code, GridParams<T> p) const {
+    [[nodiscard]] RESIDUA_HOST_DEVICE T decode(int code, GridParams<T> p) const {
         return p.scale * E2M1::decode<T>(code);
     }
 };

@@ -25,9 +25,9 @@ struct NVFP4Grid {
 
     /// For weights of at most this magnitude: the largest group scale is in (112, 224], which leaves a factor
     /// of two to weights that grow as they compensate for others.
-    static NVFP4Grid for_absmax(double absmax, ClipSearch clip = {}) {
+    [[nodiscard]] static NVFP4Grid for_absmax(double absmax, ClipSearch clip = {}) {
         require(absmax >= 0 && std::isfinite(absmax), "NVFP4Grid: absmax is", absmax,
-                "finite and at least 0");
+                "a finite number of at least 0");
         NVFP4Grid grid{.clip = clip};
         int exponent = 0;
         const double fraction = std::frexp(absmax / (6.0 * 224.0), &exponent);  // in [1/2, 1), or 0
@@ -38,7 +38,7 @@ struct NVFP4Grid {
 
     /// For these weights, in host memory. Values that are not finite are for the solver to report.
     template <Element In>
-    static NVFP4Grid for_weights(MatrixView<const In> weights, ClipSearch clip = {}) {
+    [[nodiscard]] static NVFP4Grid for_weights(MatrixView<const In> weights, ClipSearch clip = {}) {
         double absmax = 0;
         for (Index i = 0; i < weights.rows; ++i) {
             const In* row = weights.row(i);
@@ -56,10 +56,10 @@ struct NVFP4Grid {
         clip.validate();
     }
 
-    RESIDUA_HOST_DEVICE constexpr int levels() const { return E2M1::codes; }
+    [[nodiscard]] RESIDUA_HOST_DEVICE constexpr int levels() const { return E2M1::codes; }
 
     template <Real T>
-    RESIDUA_HOST_DEVICE GridParams<T> params(T low, T high) const {
+    [[nodiscard]] RESIDUA_HOST_DEVICE GridParams<T> params(T low, T high) const {
         const T absmax = detail::absmax_of(low, high);
         const T wanted =
             detail::clamp(absmax / (T(6) * T(tensor_scale)), T(E4M3::min_positive), T(E4M3::max));
@@ -69,17 +69,17 @@ struct NVFP4Grid {
 
     /// The nearest scale that a file holds.
     template <Real T>
-    RESIDUA_HOST_DEVICE T stored_scale(T scale) const {
+    [[nodiscard]] RESIDUA_HOST_DEVICE T stored_scale(T scale) const {
         return E4M3::decode<T>(E4M3::encode(detail::clamp(scale, T(E4M3::min_positive), T(E4M3::max))));
     }
 
     template <Real T>
-    RESIDUA_HOST_DEVICE int encode(T x, GridParams<T> p) const {
+    [[nodiscard]] RESIDUA_HOST_DEVICE int encode(T x, GridParams<T> p) const {
         return E2M1::encode(x / (p.scale * T(tensor_scale)));
     }
 
     template <Real T>
-    RESIDUA_HOST_DEVICE T decode(int code, GridParams<T> p) const {
+    [[nodiscard]] RESIDUA_HOST_DEVICE T decode(int code, GridParams<T> p) const {
         return (p.scale * T(tensor_scale)) * E2M1::decode<T>(code);
     }
 };

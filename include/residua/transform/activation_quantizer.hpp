@@ -34,7 +34,7 @@ struct ActivationQuantizer {
         require(group_size == -1 || group_size >= 1, "ActivationQuantizer: group_size is", group_size,
                 "positive, or -1 for one group");
         require(clip_ratio > 0 && clip_ratio <= 1, "ActivationQuantizer: clip_ratio is", clip_ratio,
-                "in (0, 1]");
+                "a number in (0, 1]");
     }
 
     /// x <- x' for x (tokens, features), in place. Reads each value twice from cache and memory once.
