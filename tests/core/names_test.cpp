@@ -56,8 +56,7 @@ TEST_CASE("Names of residua and of std do not clash", "[core][grids]") {
     REQUIRE(q.report.status == Status::Success);
     CHECK(to_string(q.report.status) == "success");
     CHECK(to_string(version.major) == "0");
-    const auto rounded =
-        round_to_nearest<float>(cpu, read_only(MatrixView(w.data(), out, in)), TernaryGrid{});
+    const auto rounded = round_weights<float>(cpu, read_only(MatrixView(w.data(), out, in)), TernaryGrid{});
     const Matrix<float> values = rounded.dequantize(cpu);
     CHECK(objective(solver.moments(), read_only(MatrixView(w.data(), out, in)), q).symmetric > 0);
 

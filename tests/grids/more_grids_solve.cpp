@@ -61,7 +61,7 @@ void check_group_size(const char* name, const G& grid, Index own) {
         return SolverOf<GPTQ, EigenFloat>(moments, options).quantize(w.view(), grid);
     };
     const auto round = [&](Index group_size) {
-        return round_to_nearest<float>(EigenFloat::get(), w.view(), grid, group_size);
+        return round_weights<float>(EigenFloat::get(), w.view(), grid, group_size);
     };
     CAPTURE(name);
     CHECK(resolve_group_size<G>(SolverOptions::grid_default) == own);
@@ -70,7 +70,7 @@ void check_group_size(const char* name, const G& grid, Index own) {
     CHECK(solve(SolverOptions::grid_default).scales.cols() == groups);
     CHECK(solve(own).scales.cols() == groups);
     CHECK(round(SolverOptions::grid_default).scales.cols() == groups);
-    CHECK(round_to_nearest<float>(EigenFloat::get(), w.view(), grid).scales.cols() == groups);
+    CHECK(round_weights<float>(EigenFloat::get(), w.view(), grid).scales.cols() == groups);
     // the order of columns depends on the group size as well
     const auto aware = [&](Index group_size) {
         return EigenFloat::get().read(solve(group_size, Ordering::GroupAware).codes.view());

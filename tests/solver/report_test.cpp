@@ -186,7 +186,7 @@ TEMPLATE_TEST_CASE("Rounding refuses what is no matrix", "[solver][report]", RES
     using T = typename TestType::Scalar;
     const T w[4] = {};
     const auto round = [&](MatrixView<const T> weights, Index group_size) {
-        round_to_nearest<T>(TestType::get(), weights, IntegerGrid{}, group_size);
+        round_weights<T>(TestType::get(), weights, IntegerGrid{}, group_size);
     };
     CHECK(contains(message_of([&] { round({w, 2, 0}, 16); }), "columns: 0"));
     CHECK(contains(message_of([&] { round({w, 0, 2}, 16); }), "rows: 0"));

@@ -8,7 +8,7 @@
 #include "residua/solver/objective.hpp"
 #include "residua/solver/quantized_matrix.hpp"
 #include "residua/solver/recurrence.hpp"
-#include "residua/solver/round_to_nearest.hpp"
+#include "residua/solver/round_weights.hpp"
 
 namespace residua {
 
@@ -81,7 +81,7 @@ class Solver {
         auto result = solve(weights, grid, *factorization, moments().tokens(), start);
         if (result && options_.report_objective) {
             const auto swept = backend.timestamp();
-            const auto rounded = round_to_nearest<T>(backend, weights, grid, options_.group_size);
+            const auto rounded = round_weights<T>(backend, weights, grid, options_.group_size);
             const auto values = objectives(moments(), weights, {&rounded, &result});
             result.report.round_to_nearest = values[0];
             result.report.objective = values[1];

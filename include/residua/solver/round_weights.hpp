@@ -6,14 +6,14 @@
 
 namespace residua {
 
-/// Plain rounding of `weights` (out_features, in_features) onto grids fitted to groups of `group_size`
-/// columns of the weights themselves: the baseline of every method. Costs m n.
+/// Rounding of `weights` (out_features, in_features) to the nearest points of grids that are fitted to groups
+/// of `group_size` columns of the weights themselves: the baseline of every method. Costs m n.
 template <Real T, Backend<T> B, Element In, Grid<T> G>
-QuantizedMatrix<T, B, G> round_to_nearest(B& backend, MatrixView<const In> weights, const G& grid,
-                                          Index group_size = SolverOptions::grid_default) {
-    detail::require_matrix("round_to_nearest: weights", weights, weights.cols);
-    require(weights.rows >= 1, "round_to_nearest: weights has rows:", weights.rows, "at least 1");
-    require(weights.cols >= 1, "round_to_nearest: weights has columns:", weights.cols, "at least 1");
+QuantizedMatrix<T, B, G> round_weights(B& backend, MatrixView<const In> weights, const G& grid,
+                                       Index group_size = SolverOptions::grid_default) {
+    detail::require_matrix("round_weights: weights", weights, weights.cols);
+    require(weights.rows >= 1, "round_weights: weights has rows:", weights.rows, "at least 1");
+    require(weights.cols >= 1, "round_weights: weights has columns:", weights.cols, "at least 1");
     SolverOptions options;
     options.group_size = resolve_group_size<G>(group_size);
     options.static_groups = true;
