@@ -93,6 +93,16 @@ TEST_CASE("One group per channel, and groups wider than the layer", "[core][orde
     CHECK(wide.ranges[0].end == 3);
 }
 
+TEST_CASE("A group size that is left to the grid makes no groups before the grid is known",
+          "[core][ordering]") {
+    const std::string expected = "group_size is grid_default, expected the size that it stands for";
+    const Index unknown = SolverOptions::grid_default;
+    CHECK(contains(message_of([&] { (void)order_of({1, 2}, Ordering::GroupAware, unknown); }), expected));
+    CHECK(order_of({1, 2}, Ordering::Activation, unknown) == Order{1, 0});
+    const SolverOptions options = options_of(Ordering::Natural, unknown);
+    CHECK(contains(message_of([&] { (void)detail::group_layout(Order{0, 1}, options); }), expected));
+}
+
 TEST_CASE("Unusable options are refused", "[core][options]") {
     const auto refusal = [](auto change) {
         SolverOptions options;

@@ -25,6 +25,13 @@ namespace detail {
     return order;
 }
 
+/// Columns of a full group, at most n, for a group size of SolverOptions that resolve_group_size() has seen.
+[[nodiscard]] inline Index group_width(Index group_size, Index n) {
+    require(group_size != SolverOptions::grid_default, "group_width: group_size is", "grid_default",
+            "the size that it stands for");
+    return group_size == SolverOptions::per_channel ? n : std::min(group_size, n);
+}
+
 /// Positions p in the order of quantization -> original columns. `diagonal` (in_features) is that of H; ties
 /// keep their original order.
 template <Real T>
@@ -37,7 +44,7 @@ template <Real T>
     std::vector<Index> order = natural_order(n);
     if (ordering == Ordering::Activation) std::stable_sort(order.begin(), order.end(), descending);
     if (ordering == Ordering::GroupAware) {
-        const Index width = group_size > 0 ? std::min(group_size, n) : n;
+        const Index width = group_width(group_size, n);
         const Index count = (n + width - 1) / width;
         std::vector<double> mean(static_cast<std::size_t>(count));
         std::vector<Index> groups(static_cast<std::size_t>(count));
@@ -69,13 +76,9 @@ struct GroupLayout {
     std::vector<std::vector<Index>> members;  ///< (count) positions of groups fitted beforehand; else empty
 };
 
-/// `options` with a group size that is resolved, see resolve_group_size().
 [[nodiscard]] inline GroupLayout group_layout(std::span<const Index> order, const SolverOptions& options) {
-    require(options.group_size != SolverOptions::grid_default, "group_layout: group_size is", "grid_default",
-            "a number of columns, or -1");
     const Index n = static_cast<Index>(order.size());
-    const Index width =
-        options.group_size == SolverOptions::per_channel ? n : std::min(options.group_size, n);
+    const Index width = group_width(options.group_size, n);
     GroupLayout layout;
     layout.count = (n + width - 1) / width;
     layout.of_position.resize(order.size());
