@@ -1,6 +1,6 @@
 #pragma once
 
-/// Every grid.
+/// Every grid, and what makes one: Grid, GridParams, ClipSearch, ScaleType, round_scale, resolve_group_size.
 
 #include "residua/grids/codebook_grid.hpp"
 #include "residua/grids/float_grid.hpp"
