@@ -12,9 +12,10 @@ void grid_fit(benchmark::State& state) {
     const std::vector<Scalar> w = random_matrix(m, n, 0, 3);
     const IntegerGrid grid{.bits = int(state.range(2)), .clip = {.enabled = state.range(3) != 0}};
     SolverOptions options;
+    options.group_size = resolve_group_size<IntegerGrid>(options.group_size);
     options.static_groups = true;
-    const std::vector<Index> order = natural_order(n);
-    const GroupLayout groups = group_layout(order, options);
+    const std::vector<Index> order = detail::natural_order(n);
+    const detail::GroupLayout groups = detail::group_layout(order, options);
     auto columns = backend().workspace<Scalar>(n, m);
     auto scales = backend().workspace<Scalar>(groups.count, m);
     auto zeros = backend().workspace<Scalar>(groups.count, m);

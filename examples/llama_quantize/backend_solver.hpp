@@ -28,8 +28,8 @@ class BackendSolver : public LayerSolver {
 
     SolvedLayer solve(const std::string& method, residua::MatrixView<const float> weights) override {
         if (method == "rtn")
-            return to_host(residua::round_to_nearest<float>(backend_, weights, settings_.grid,
-                                                            settings_.options.group_size));
+            return to_host(residua::round_weights<float>(backend_, weights, settings_.grid,
+                                                         settings_.options.group_size));
         return with_method(method, settings_, [&]<class Method>(const Method& chosen) {
             const residua::Solver<Method, float, B> solver(*moments_, settings_.options, chosen);
             return to_host(solver.quantize(weights, settings_.grid));

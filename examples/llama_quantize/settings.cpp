@@ -88,6 +88,7 @@ Settings parse_settings(CLI::App& app, int argc, char** argv) {
     require(s.output.empty() || s.solve.grid.scale_type == ScaleType::Float16, "--output: --scale-type is",
             "not f16", "f16, the type of the GPTQ format");
     require(!s.resume || !s.output.empty(), "--resume: --output is", "missing", "the folder to go on in");
+    s.solve.resolve_group_size();
     s.solve.validate();
     if (!s.output.empty()) io::require_gptq_bits(s.solve.grid.bits);
     return s;

@@ -54,8 +54,8 @@ class Experiment {
     template <class G>
     Quantized<G> round(const G& grid) {
         const auto start = std::chrono::steady_clock::now();
-        Quantized<G> q = residua::round_to_nearest<float>(backend_, layer_.weights(), grid,
-                                                          settings_.solve.options.group_size);
+        Quantized<G> q = residua::round_weights<float>(backend_, layer_.weights(), grid,
+                                                       settings_.solve.options.group_size);
         q.report.seconds.sweep =
             std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
         if (q) q.report.objective = residua::objective(moments_, layer_.weights(), q);

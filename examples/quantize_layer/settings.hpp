@@ -20,7 +20,6 @@ struct Settings {
     bool is_block_format() const {
         return format.starts_with("gguf-") || format == "nvfp4" || format == "mxfp4";
     }
-    residua::Index block_size() const { return format == "nvfp4" ? 16 : 32; }
 };
 
 inline Settings parse_settings(CLI::App& app, int argc, char** argv) {
@@ -54,17 +53,15 @@ inline Settings parse_settings(CLI::App& app, int argc, char** argv) {
     app.parse(argc, argv);
     for (int i = 1; i < argc; ++i) s.command += std::string(i > 1 ? " " : "") + argv[i];
 
-    residua::Index& group_size = s.solve.options.group_size;
     if (s.is_block_format()) {
         require(s.device == "cpu", "--format " + s.format + ": --device is", s.device, "cpu");
-        if (solver.group_size->count() == 0) group_size = s.block_size();
-        require(group_size == s.block_size(), "--format " + s.format + ": --group-size is", group_size,
-                std::to_string(s.block_size()));
         const bool is_known =
             s.method == "all" || s.method == "rtn" || s.method == "gptq" || s.method == "qep";
         require(is_known, "--format " + s.format + ": --method is", s.method, "rtn, gptq, qep or all");
-    } else if (s.format != "residua" && solver.scale_type->count() == 0) {
-        s.solve.grid.scale_type = residua::ScaleType::Float16;
+    } else {
+        s.solve.resolve_group_size();
+        if (s.format != "residua" && solver.scale_type->count() == 0)
+            s.solve.grid.scale_type = residua::ScaleType::Float16;
     }
     s.solve.validate();
     require(s.output.empty() || s.method != "all", "--output: --method is", "all", "one method to write");

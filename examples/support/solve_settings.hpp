@@ -17,6 +17,11 @@ struct SolveSettings {
         options.validate();
     }
 
+    /// Puts the number of columns in the place of grid_default, for what is written about the solve.
+    void resolve_group_size() {
+        options.group_size = residua::resolve_group_size<residua::IntegerGrid>(options.group_size);
+    }
+
     /// `method` with the coefficients that were asked for.
     template <class Method>
     Method with_coefficients(Method method) const {

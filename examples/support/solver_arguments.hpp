@@ -30,15 +30,14 @@ CLI::Option* add_choice(CLI::App& app, const std::string& name, E& target,
 
 /// The options of SolveSettings, which must outlive `app`'s parsing.
 struct SolverArguments {
-    CLI::Option* group_size = nullptr;  ///< to see whether it was given
-    CLI::Option* scale_type = nullptr;
+    CLI::Option* scale_type = nullptr;  ///< to see whether it was given
 
     SolverArguments(CLI::App& app, SolveSettings& s) {
         using namespace residua;
         app.add_option("--bits", s.grid.bits, "bits per weight, 2 to 8")->capture_default_str();
-        group_size = app.add_option("--group-size", s.options.group_size,
-                                    "columns that share a scale; -1: one scale per output (default: 128, or "
-                                    "the format's)");
+        app.add_option("--group-size", s.options.group_size,
+                       "columns that share a scale; -1: one scale per output; 0: 128, or the format's")
+            ->capture_default_str();
         add_choice<Symmetry>(
             app, "--symmetric", s.grid.symmetry,
             {{"restricted", Symmetry::Restricted}, {"full", Symmetry::FullRange}, {"none", Symmetry::None}},

@@ -47,7 +47,7 @@ constexpr Index sizes[] = {1, 2, 7, 64, 127, 128, 129, 257, 300};
 
 std::vector<Index> shuffled(Index n, std::uint64_t seed) {
     Random random(seed);
-    std::vector<Index> order = natural_order(n);
+    std::vector<Index> order = detail::natural_order(n);
     for (Index i = n - 1; i > 0; --i)
         std::swap(order[std::size_t(i)], order[std::size_t(random.bits() % std::uint64_t(i + 1))]);
     return order;

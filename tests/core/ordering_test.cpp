@@ -11,7 +11,7 @@ using Order = std::vector<Index>;
 namespace {
 
 Order order_of(const std::vector<double>& diagonal, Ordering ordering, Index group_size) {
-    return column_order(std::span<const double>(diagonal), ordering, group_size);
+    return detail::column_order(std::span<const double>(diagonal), ordering, group_size);
 }
 
 SolverOptions options_of(Ordering ordering, Index group_size, bool static_groups = false) {
@@ -40,8 +40,8 @@ TEST_CASE("Columns are ordered as asked, ties as they were", "[core][ordering]")
 }
 
 TEST_CASE("Groups of the original order", "[core][ordering]") {
-    const Order order = natural_order(7);
-    const GroupLayout layout = group_layout(order, options_of(Ordering::Natural, 3));
+    const Order order = detail::natural_order(7);
+    const detail::GroupLayout layout = detail::group_layout(order, options_of(Ordering::Natural, 3));
     CHECK(layout.count == 3);
     CHECK(layout.of_column == Groups{0, 0, 0, 1, 1, 1, 2});
     CHECK(layout.of_position == Order{0, 0, 0, 1, 1, 1, 2});
@@ -57,12 +57,12 @@ TEST_CASE("Groups of the original order", "[core][ordering]") {
 TEST_CASE("Activation order groups what is quantized together, unless groups are static",
           "[core][ordering]") {
     const Order order = {4, 1, 2, 3, 0};
-    const GroupLayout moving = group_layout(order, options_of(Ordering::Activation, 2));
+    const detail::GroupLayout moving = detail::group_layout(order, options_of(Ordering::Activation, 2));
     CHECK(moving.of_position == Order{0, 0, 1, 1, 2});
     CHECK(moving.of_column == Groups{2, 0, 1, 1, 0});
     CHECK(moving.ranges.size() == 3);
 
-    const GroupLayout fixed = group_layout(order, options_of(Ordering::Activation, 2, true));
+    const detail::GroupLayout fixed = detail::group_layout(order, options_of(Ordering::Activation, 2, true));
     CHECK(fixed.of_column == Groups{0, 0, 1, 1, 2});
     CHECK(fixed.of_position == Order{2, 0, 1, 1, 0});
     CHECK(fixed.ranges.empty());
@@ -71,7 +71,7 @@ TEST_CASE("Activation order groups what is quantized together, unless groups are
 
 TEST_CASE("Group-aware order quantizes whole groups, of the original order", "[core][ordering]") {
     const Order aware = {4, 3, 5, 1, 2, 0, 6};
-    const GroupLayout layout = group_layout(aware, options_of(Ordering::GroupAware, 3));
+    const detail::GroupLayout layout = detail::group_layout(aware, options_of(Ordering::GroupAware, 3));
     CHECK(layout.of_column == Groups{0, 0, 0, 1, 1, 1, 2});
     REQUIRE(layout.ranges.size() == 3);
     CHECK(layout.ranges[0].id == 1);
@@ -82,15 +82,25 @@ TEST_CASE("Group-aware order quantizes whole groups, of the original order", "[c
 
 TEST_CASE("One group per channel, and groups wider than the layer", "[core][ordering]") {
     const Order order = {2, 0, 1};
-    const GroupLayout channel =
-        group_layout(order, options_of(Ordering::Activation, SolverOptions::per_channel));
+    const detail::GroupLayout channel =
+        detail::group_layout(order, options_of(Ordering::Activation, SolverOptions::per_channel));
     CHECK(channel.count == 1);
     CHECK(channel.members == std::vector<Order>{{0, 1, 2}});
-    const GroupLayout wide = group_layout(order, options_of(Ordering::Activation, 64));
+    const detail::GroupLayout wide = detail::group_layout(order, options_of(Ordering::Activation, 64));
     CHECK(wide.count == 1);
     CHECK(wide.of_column == Groups{0, 0, 0});
     CHECK(wide.ranges.size() == 1);
     CHECK(wide.ranges[0].end == 3);
+}
+
+TEST_CASE("A group size that is left to the grid makes no groups before the grid is known",
+          "[core][ordering]") {
+    const std::string expected = "group_size is grid_default, expected the size that it stands for";
+    const Index unknown = SolverOptions::grid_default;
+    CHECK(contains(message_of([&] { (void)order_of({1, 2}, Ordering::GroupAware, unknown); }), expected));
+    CHECK(order_of({1, 2}, Ordering::Activation, unknown) == Order{1, 0});
+    const SolverOptions options = options_of(Ordering::Natural, unknown);
+    CHECK(contains(message_of([&] { (void)detail::group_layout(Order{0, 1}, options); }), expected));
 }
 
 TEST_CASE("Unusable options are refused", "[core][options]") {
@@ -100,17 +110,17 @@ TEST_CASE("Unusable options are refused", "[core][options]") {
         return message_of([&] { options.validate(); });
     };
     CHECK(refusal([](SolverOptions&) {}).empty());
-    CHECK(refusal([](SolverOptions& o) { o.group_size = 0; }) ==
-          "residua: SolverOptions: group_size is 0, expected at least 1, or -1 for one scale per output "
-          "channel");
-    CHECK(contains(refusal([](SolverOptions& o) { o.group_size = -2; }), "group_size is -2"));
+    CHECK(
+        refusal([](SolverOptions& o) { o.group_size = -2; }) ==
+        "residua: SolverOptions: group_size is -2, expected at least 1, 0 for the grid's own, or -1 for one "
+        "scale per output channel");
     CHECK(contains(refusal([](SolverOptions& o) { o.block_size = 0; }),
                    "block_size is 0, expected at least 1"));
     CHECK(contains(refusal([](SolverOptions& o) { o.damping.initial = -1; }),
-                   "initial is -1, expected in [0, 1e6]"));
+                   "initial is -1, expected a number in [0, 1e6]"));
     CHECK(contains(refusal([](SolverOptions& o) { o.damping.initial = std::nan(""); }), "initial is nan"));
     CHECK(contains(refusal([](SolverOptions& o) { o.damping.growth = 1; }),
-                   "growth is 1, expected in (1, 1e6]"));
+                   "growth is 1, expected a number in (1, 1e6]"));
     CHECK(contains(refusal([](SolverOptions& o) { o.damping.retry_from = 0; }), "retry_from is 0"));
     CHECK(contains(refusal([](SolverOptions& o) { o.damping.max_retries = -1; }), "max_retries is -1"));
 }

@@ -136,10 +136,10 @@ TEST_CASE("Conversions are constant expressions", "[core]") {
     static_assert(float(float16(1.5f)) == 1.5f);
     static_assert(float16(0x1p-24f).bits == 1);
     static_assert(float(bfloat16(-2.0f)) == -2.0f);
-    static_assert(is_finite(1.0f) && !is_finite(std::numeric_limits<float>::infinity()));
-    static_assert(!is_finite(std::numeric_limits<double>::quiet_NaN()) && is_finite(-1e308));
-    CHECK_FALSE(is_finite(-std::numeric_limits<double>::infinity()));
-    CHECK_FALSE(is_finite(std::numeric_limits<float>::quiet_NaN()));
-    CHECK(is_finite(std::numeric_limits<float>::denorm_min()));
-    CHECK(is_finite(std::numeric_limits<float>::max()));
+    static_assert(detail::is_finite(1.0f) && !detail::is_finite(std::numeric_limits<float>::infinity()));
+    static_assert(!detail::is_finite(std::numeric_limits<double>::quiet_NaN()) && detail::is_finite(-1e308));
+    CHECK_FALSE(detail::is_finite(-std::numeric_limits<double>::infinity()));
+    CHECK_FALSE(detail::is_finite(std::numeric_limits<float>::quiet_NaN()));
+    CHECK(detail::is_finite(std::numeric_limits<float>::denorm_min()));
+    CHECK(detail::is_finite(std::numeric_limits<float>::max()));
 }

@@ -11,7 +11,6 @@
 #include "residua/grids/float_grid.hpp"
 #include "residua/grids/ggml_grid.hpp"
 #include "residua/grids/mxfp4_grid.hpp"
-#include "residua/grids/nf4_grid.hpp"
 #include "residua/grids/nvfp4_grid.hpp"
 #include "residua/io/packing/bit_packing.hpp"
 #include "support/random.hpp"

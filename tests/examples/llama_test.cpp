@@ -152,9 +152,9 @@ Model rounded(Model model) {
     for (Block& block : model.blocks) {
         for (const LayerName& layer : layer_names) {
             Rows& weight = (block.*layer.layer).weight;
-            const auto values = residua::round_to_nearest<float>(backend, view(std::as_const(weight)),
-                                                                 residua::IntegerGrid{.bits = 4},
-                                                                 residua::SolverOptions::per_channel)
+            const auto values = residua::round_weights<float>(backend, view(std::as_const(weight)),
+                                                              residua::IntegerGrid{.bits = 4},
+                                                              residua::SolverOptions::per_channel)
                                     .dequantize(backend);
             weight = Eigen::Map<const Rows>(values.data(), values.rows(), values.cols());
         }

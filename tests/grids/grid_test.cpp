@@ -23,7 +23,7 @@ reference::Params fit(const IntegerGrid& grid, const std::vector<double>& group)
     const auto columns = upload<Tag>(reference::Matrix(n, 1, group));
     auto scales = backend.template allocate<T>(1, 1);
     auto zeros = backend.template allocate<T>(1, 1);
-    const std::vector<std::vector<Index>> members = {natural_order(n)};
+    const std::vector<std::vector<Index>> members = {detail::natural_order(n)};
     backend.fit(grid, columns.view(), members, scales.view(), zeros.view());
     return {double(backend.read(scales.view())[0]), double(backend.read(zeros.view())[0])};
 }
@@ -279,8 +279,8 @@ TEST_CASE("Unusable grids are refused", "[core][grid]") {
     CHECK(refusal({.bits = 1}) == "residua: IntegerGrid: bits is 1, expected 2 to 8");
     CHECK(contains(refusal({.bits = 9}), "bits is 9"));
     const auto clip_refusal = [&](ClipSearch clip) { return refusal({.bits = 4, .clip = clip}); };
-    CHECK(contains(clip_refusal({.norm = 0}), "norm is 0, expected in (0, 16]"));
+    CHECK(contains(clip_refusal({.norm = 0}), "norm is 0, expected a number in (0, 16]"));
     CHECK(contains(clip_refusal({.norm = std::numeric_limits<double>::quiet_NaN()}), "norm is nan"));
-    CHECK(contains(clip_refusal({.steps = 0}), "steps is 0, expected in [1, 10000]"));
-    CHECK(contains(clip_refusal({.shrink = 1}), "shrink is 1, expected in (0, 1)"));
+    CHECK(contains(clip_refusal({.steps = 0}), "steps is 0, expected 1 to 10000"));
+    CHECK(contains(clip_refusal({.shrink = 1}), "shrink is 1, expected a number in (0, 1)"));
 }

@@ -7,11 +7,11 @@
 #include "residua/grids/float_grid.hpp"
 #include "residua/grids/ggml_grid.hpp"
 #include "residua/grids/mxfp4_grid.hpp"
-#include "residua/grids/nf4_grid.hpp"
 #include "residua/grids/nvfp4_grid.hpp"
-#include "support/random.hpp"
+#include "support/layer.hpp"
 
 using namespace residua;
+using residua::test::message_of;
 using residua::test::Random;
 
 namespace {
@@ -208,7 +208,24 @@ TEST_CASE("a codebook covers both sides", "[grids]") {
     CHECK(grid.params(0.0f, 0.0f).scale == 1.0f);
     CHECK(grid.encode(0.25f, {1.0f, 0.0f}) == 1);  // the smaller of two
     CHECK(CodebookGrid<2>{.values = {0, 1}}.params(-3.0f, 0.0f).scale == 1.0f);
-    CHECK_THROWS_AS((CodebookGrid<3>{.values = {0, 1, 1}}.validate()), std::invalid_argument);
-    CHECK_THROWS_AS((CodebookGrid<2>{.values = {0, INFINITY}}.validate()), std::invalid_argument);
-    CHECK(NF4Grid{}.params(-3.0f, 2.0f).scale == 3.0f);
+    CHECK(message_of([] {
+              CodebookGrid<3>{.values = {0, 1, 1}}.validate();
+          }) == "residua: CodebookGrid: values[2] is 1, expected more than the value before it");
+    CHECK(message_of([] {
+              CodebookGrid<2>{.values = {0, INFINITY}}.validate();
+          }) == "residua: CodebookGrid: values[1] is inf, expected a finite number");
+    CHECK_THROWS_AS(CodebookGrid<2>{}.validate(), std::invalid_argument);
+}
+
+TEST_CASE("NF4 is a codebook whose values are given", "[grids]") {
+    const NF4Grid grid{.clip = {.enabled = true}, .scale_type = ScaleType::Float16};
+    grid.validate();
+    CHECK(grid.params(-3.0f, 2.0f).scale == 3.0f);
+    const CodebookGrid<16> given{.values = grid.values, .clip = grid.clip, .scale_type = ScaleType::Float16};
+    const GridParams<float> p = given.params(-0.3f, 0.7f);
+    CHECK(p.scale == grid.params(-0.3f, 0.7f).scale);
+    for (int code = 0; code < 16; ++code) {
+        CHECK(grid.encode(given.decode(code, p), p) == code);
+        CHECK(grid.decode(code, p) == given.decode(code, p));
+    }
 }

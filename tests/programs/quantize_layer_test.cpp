@@ -138,7 +138,7 @@ TEST_CASE("quantize_layer: bad arguments and files are refused by name, and noth
     for (const Case& c : std::vector<Case>{
              {in + "--bits 9", "bits is 9"},
              {in + "--bits x", "--bits"},
-             {in + "--group-size 0", "group_size is 0"},
+             {in + "--group-size -2", "group_size is -2"},
              {in + "--method best", "--method"},
              {in + "--alpha 2 --method gptaq", "alpha is 2"},
              {in + "--damping nan", "initial is nan"},
@@ -147,6 +147,7 @@ TEST_CASE("quantize_layer: bad arguments and files are refused by name, and noth
              {in + "--format q4", "--format"},
              {in + "--device tpu", "--device"},
              {in + "--format nvfp4 --device cuda", "--device is cuda"},
+             {in + "--format nvfp4 --group-size 32", "group_size is 32, expected 16"},
              {in + "--nonsense", "--nonsense"},
              {"--method gptq --input " + (folder / "absent.safetensors"), "absent.safetensors"},
              {"--method gptq --input " + (folder / "empty.safetensors"), "0 bytes"},

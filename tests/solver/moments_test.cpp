@@ -241,14 +241,15 @@ TEMPLATE_TEST_CASE("Misuse of moments says what to do", "[moments]", RESIDUA_TES
     MomentsOf<TestType> moments(backend, 8);
 
     CHECK(message_of([&] { moments.accumulate(narrow.view()); }) ==
-          "residua: Moments::accumulate: x has columns: 7, expected 8 (in_features)");
+          "residua: Moments::accumulate: x.cols is 7, expected 8 (in_features)");
     CHECK(message_of([&] { moments.accumulate(x.view(), narrow.view()); }) ==
-          "residua: Moments::accumulate: x_fp has columns: 7, expected 8 (in_features)");
+          "residua: Moments::accumulate: x_fp.cols is 7, expected 8 (in_features)");
     CHECK(message_of([&] { moments.accumulate(x.view(), shorter.view()); }) ==
           "residua: Moments::accumulate: x_fp has rows: 5, expected 6 (tokens of x)");
     CHECK(contains(message_of([&] { moments.accumulate(MatrixView<const T>(x.view().data, 2, 8, 7)); }),
-                   "x has stride 7"));
-    CHECK(contains(message_of([&] { moments.accumulate(MatrixView<const T>(nullptr, 2, 8)); }), "x is null"));
+                   "x.stride is 7"));
+    CHECK(contains(message_of([&] { moments.accumulate(MatrixView<const T>(nullptr, 2, 8)); }),
+                   "x.data is null"));
     CHECK(contains(message_of([&] { moments.accumulate(x.view(), std::vector<float>(5, 1.0f)); }),
                    "weights has elements: 5, expected 6 (tokens of x)"));
     for (const float bad :

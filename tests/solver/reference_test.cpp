@@ -86,7 +86,7 @@ TEMPLATE_TEST_CASE("Rounding to nearest equals its reference", "[solver][referen
         INFO(s.text());
         const Layer layer = random_layer(s.shape);
         const auto w = upload<TestType>(layer.w);
-        const auto solved = fetch<TestType>(round_to_nearest<typename TestType::Scalar>(
+        const auto solved = fetch<TestType>(round_weights<typename TestType::Scalar>(
             TestType::get(), w.view(), s.grid, s.options.group_size));
         const auto expected = reference::solve({reference::Method::RoundToNearest, 0, 0}, layer.w,
                                                reference::moments(layer.x), s.options, s.grid);

@@ -4,9 +4,9 @@
 #include <numeric>
 
 #include "catch.hpp"
+#include "residua/grids/codebook_grid.hpp"
 #include "residua/grids/ggml_grid.hpp"
 #include "residua/grids/mxfp4_grid.hpp"
-#include "residua/grids/nf4_grid.hpp"
 #include "residua/grids/nvfp4_grid.hpp"
 #include "support/backends.hpp"
 #include "support/settings.hpp"
@@ -203,9 +203,9 @@ void check_against_descent(const Layer& layer, SolverOptions options, const Inte
     const Problem problem = problem_of(layer, 0.5, refined.report.damping);
     const bool scattered = options.ordering == Ordering::Activation && options.static_groups &&
                            options.group_size > 0 && refinement.refit_scales;
-    Descent descent{
-        problem, grid, state,
-        scattered ? natural_order(layer.n) : reference::column_order(reference::moments(layer.x).h, options)};
+    Descent descent{problem, grid, state,
+                    scattered ? detail::natural_order(layer.n)
+                              : reference::column_order(reference::moments(layer.x).h, options)};
     int passes = 0;
     for (int round = 0; round < refinement.rounds; ++round)
         for (int s = 0; s < refinement.sweeps_per_round; ++s)
@@ -224,13 +224,13 @@ TEMPLATE_TEST_CASE("Refinement never raises the objective and reports it", "[sol
 TEMPLATE_TEST_CASE("Refinement works on every grid, with real scales or without", "[solver][refine]",
                    RESIDUA_TEST_DOUBLE_BACKENDS) {
     const Layer layer = random_layer({.out = 20, .in = 96, .tokens = 200, .dead = {7}, .seed = 4});
-    SolverOptions options;
-    options.group_size = 32;
-    const auto check = [&](const char* name, const auto& grid) {
+    const auto check = [&](const char* name, const auto& grid, Index group = SolverOptions::grid_default) {
         INFO(name);
+        SolverOptions options;
+        options.group_size = group;
         check_steps<TestType>(layer, options, grid, GPTQ{}, 2);
     };
-    check("nf4", NF4Grid{.scale_type = ScaleType::Float16});
+    check("nf4", NF4Grid{.scale_type = ScaleType::Float16}, 32);
     check("mxfp4", MXFP4Grid{});
 #ifndef __CUDACC__  // kernels of every grid take long to compile
     check("q4_0", Q4_0Grid{});
@@ -413,7 +413,7 @@ TEMPLATE_TEST_CASE("Refinement is off, ends early and rests", "[solver][refine]"
             options.refinement = refinement;
             return message_of([&] { solve<GPTQ, TestType>(layer, options); });
         };
-        CHECK(contains(message({.rounds = -1}), "Refinement: rounds is -1, expected in [0, 1000]"));
+        CHECK(contains(message({.rounds = -1}), "Refinement: rounds is -1, expected 0 to 1000"));
         CHECK(contains(message({.sweeps_per_round = 0}), "sweeps_per_round is 0"));
         CHECK(contains(message({.tolerance = 1}), "tolerance is 1"));
         CHECK(contains(message({.tolerance = std::nan("")}), "tolerance is nan"));
@@ -534,7 +534,7 @@ TEMPLATE_TEST_CASE("refine() takes codes from anywhere", "[solver][refine]", RES
     const auto moments = moments_of<TestType>(layer);
     const auto w = upload<TestType>(layer.w);
     Solved rounded = fetch<TestType>(
-        round_to_nearest<typename TestType::Scalar>(TestType::get(), w.view(), grid, Index(16)));
+        round_weights<typename TestType::Scalar>(TestType::get(), w.view(), grid, Index(16)));
     const Problem problem = problem_of(layer, 0, RefineOptions{}.damping.initial);
     const bool scattered = GENERATE(false, true);
     if (scattered) {

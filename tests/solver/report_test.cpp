@@ -164,7 +164,7 @@ TEMPLATE_TEST_CASE("Misuse of a solver says what to do", "[solver][report]", RES
     CHECK(contains(message_of([&] {
                        return solver.quantize(MatrixView<const T>(w.view().data, 3, 8, 7), IntegerGrid{});
                    }),
-                   "stride 7"));
+                   "weights.stride is 7"));
     CHECK(
         contains(message_of([&] { return solver.quantize(w.view(), IntegerGrid{.bits = 9}); }), "bits is 9"));
 
@@ -180,8 +180,8 @@ TEMPLATE_TEST_CASE("Misuse of a solver says what to do", "[solver][report]", RES
                    "alpha is 2, expected in [0, 1]"));
     CHECK(contains(message_of([&] { Reference(backend, 8, {}, {.alpha = 1, .beta = -1}); }), "beta is -1"));
     SolverOptions options;
-    options.group_size = 0;
-    CHECK(contains(message_of([&] { Reference(backend, 8, options); }), "group_size is 0"));
+    options.group_size = -2;
+    CHECK(contains(message_of([&] { Reference(backend, 8, options); }), "group_size is -2"));
     CHECK(contains(message_of([&] { Reference(backend, 0); }), "in_features is 0, expected at least 1"));
 }
 
@@ -189,11 +189,11 @@ TEMPLATE_TEST_CASE("Rounding refuses what is no matrix", "[solver][report]", RES
     using T = typename TestType::Scalar;
     const T w[4] = {};
     const auto round = [&](MatrixView<const T> weights, Index group_size) {
-        round_to_nearest<T>(TestType::get(), weights, IntegerGrid{}, group_size);
+        round_weights<T>(TestType::get(), weights, IntegerGrid{}, group_size);
     };
     CHECK(contains(message_of([&] { round({w, 2, 0}, 16); }), "columns: 0"));
     CHECK(contains(message_of([&] { round({w, 0, 2}, 16); }), "rows: 0"));
     CHECK(contains(message_of([&] { round({nullptr, 2, 2}, 16); }), "null"));
-    CHECK(contains(message_of([&] { round({w, 2, 2, 1}, 16); }), "stride 1"));
-    CHECK(contains(message_of([&] { round({w, 2, 2}, 0); }), "group_size is 0"));
+    CHECK(contains(message_of([&] { round({w, 2, 2, 1}, 16); }), "stride is 1"));
+    CHECK(contains(message_of([&] { round({w, 2, 2}, -2); }), "group_size is -2"));
 }

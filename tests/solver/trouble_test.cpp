@@ -183,8 +183,8 @@ TEMPLATE_TEST_CASE("NaN and infinity in the weights", "[solver][trouble]", RESID
             CHECK(status_of<GPTQ, TestType>(layer) == Status::NonFiniteWeights);
 
             const auto w = upload<TestType>(layer.w);
-            const auto rounded = round_to_nearest<typename TestType::Scalar>(TestType::get(), w.view(),
-                                                                             IntegerGrid{}, Index(16));
+            const auto rounded =
+                round_weights<typename TestType::Scalar>(TestType::get(), w.view(), IntegerGrid{}, Index(16));
             CHECK(rounded.report.status == Status::NonFiniteWeights);
             CHECK(rounded.codes.rows() == 0);
         }

@@ -210,7 +210,9 @@ inline Params fit(const IntegerGrid& grid, const std::vector<double>& group) {
 // ------------------------------------------------------------------------------------------
 
 inline Index group_width(const SolverOptions& options, Index n) {
-    return options.group_size < 0 ? n : std::min(options.group_size, n);
+    constexpr Index usual = 128;
+    const Index size = options.group_size == SolverOptions::grid_default ? usual : options.group_size;
+    return size < 0 ? n : std::min(size, n);
 }
 
 /// order[p] is the column quantized as the p-th.

@@ -183,7 +183,7 @@ class EigenBackend : public HostBackend {
         const Eigen::LLT<Dense<T>, Eigen::Lower> factor(reversed.reverse());
         if (factor.info() != Eigen::Success) return false;
         const Dense<T> lower = factor.matrixL();
-        if (!is_finite(static_cast<double>(lower.sum()))) return false;
+        if (!detail::is_finite(static_cast<double>(lower.sum()))) return false;
         map(a).template triangularView<Eigen::Upper>() = lower.reverse();
         return true;
     }

@@ -34,7 +34,7 @@ class HostBackend : public HostMatrices {
                 for (Index k = 0; k < count; ++k) values[k] = static_cast<U>(source[column[k]]);
                 if constexpr (Real<U>) {
                     int finite = 1;
-                    for (Index k = 0; k < count; ++k) finite &= is_finite(values[k]);
+                    for (Index k = 0; k < count; ++k) finite &= detail::is_finite(values[k]);
                     if (!finite && flag) raise(flag);
                 }
             },

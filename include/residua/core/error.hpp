@@ -14,9 +14,11 @@ template <class Value>
     throw std::invalid_argument(text.str());
 }
 
-/// Misuse is reported by std::invalid_argument with the argument's name, its value and what was expected.
-/// `what` ends in a verb where the sentence needs one: require(bits >= 2, "IntegerGrid: bits is", bits, "2 to
-/// 8").
+/// Misuse is reported by std::invalid_argument with the argument's name, its value and what was expected. The
+/// text is a sentence, hence `what` ends in a verb:
+///
+///     require(bits >= 2 && bits <= 8, "IntegerGrid: bits is", bits, "2 to 8");
+///     // residua: IntegerGrid: bits is 9, expected 2 to 8
 template <class Value>
 void require(bool condition, std::string_view what, const Value& value, std::string_view expected) {
     if (!condition) reject(what, value, expected);

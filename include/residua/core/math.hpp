@@ -1,14 +1,17 @@
 #pragma once
 
+#include <bit>
 #include <cmath>
+#include <cstdint>
+#include <type_traits>
 
 #include "residua/core/types.hpp"
 
-namespace residua {
+namespace residua::detail {
 
 /// Nearest integer, ties to even.
 template <Real T>
-RESIDUA_HOST_DEVICE inline T round_to_even(T x) {
+[[nodiscard]] RESIDUA_HOST_DEVICE inline T round_to_even(T x) {
 #if defined(__CUDA_ARCH__)
     return rint(x);
 #else
@@ -19,7 +22,7 @@ RESIDUA_HOST_DEVICE inline T round_to_even(T x) {
 /// x / y, correctly rounded but for quotients below 2^-100 or above 2^100. On the device free of branches;
 /// what depends on y alone can leave a loop.
 template <Real T>
-RESIDUA_HOST_DEVICE inline T divide(T x, T y) {
+[[nodiscard]] RESIDUA_HOST_DEVICE inline T divide(T x, T y) {
 #if defined(__CUDA_ARCH__)
     if constexpr (std::is_same_v<T, float>) {
         float inverse;
@@ -35,7 +38,7 @@ RESIDUA_HOST_DEVICE inline T divide(T x, T y) {
 
 /// round_to_even(x) for |x| < 2^22; farther away, an integer that is about as far.
 template <Real T>
-RESIDUA_HOST_DEVICE inline T round_small(T x) {
+[[nodiscard]] RESIDUA_HOST_DEVICE inline T round_small(T x) {
 #if defined(__CUDA_ARCH__)
     if constexpr (std::is_same_v<T, float>) return __fadd_rn(__fadd_rn(x, 0x1.8p23f), -0x1.8p23f);
 #endif
@@ -44,14 +47,14 @@ RESIDUA_HOST_DEVICE inline T round_small(T x) {
 
 /// The integer x, 0 <= x < 2^23, as an int and back: on the device by its bits, conversions are slow there.
 template <Real T>
-RESIDUA_HOST_DEVICE inline int to_code(T x) {
+[[nodiscard]] RESIDUA_HOST_DEVICE inline int to_code(T x) {
 #if defined(__CUDA_ARCH__)
     if constexpr (std::is_same_v<T, float>) return __float_as_int(__fadd_rn(x, 0x1.0p23f)) & 0x7fffff;
 #endif
     return static_cast<int>(x);
 }
 template <Real T>
-RESIDUA_HOST_DEVICE inline T from_code(int code) {
+[[nodiscard]] RESIDUA_HOST_DEVICE inline T from_code(int code) {
 #if defined(__CUDA_ARCH__)
     if constexpr (std::is_same_v<T, float>) return __fadd_rn(__int_as_float(code | 0x4b000000), -0x1.0p23f);
 #endif
@@ -60,18 +63,40 @@ RESIDUA_HOST_DEVICE inline T from_code(int code) {
 
 /// x limited to [low, high]; NaN becomes `low`, so that the result always converts to an integer.
 template <Real T>
-RESIDUA_HOST_DEVICE constexpr T clamp(T x, T low, T high) {
+[[nodiscard]] RESIDUA_HOST_DEVICE constexpr T clamp(T x, T low, T high) {
     const T limited = x < high ? x : high;
     return x > low ? limited : low;
 }
 
+/// x limited to [0, high], high > 0; NaN becomes 0 or `high`.
+///
+/// Positive floating point numbers are ordered like their bits, and negative ones have negative bits.
+/// Compilers see integer minima and maxima as single operations, but split loops at comparisons of floating
+/// point numbers with constants, and then cannot make vector code of them.
+template <Real T>
+[[nodiscard]] RESIDUA_HOST_DEVICE constexpr T saturate(T x, T high) {
+    using Bits = std::conditional_t<sizeof(T) == 4, std::int32_t, std::int64_t>;
+    const Bits limit = std::bit_cast<Bits>(high);
+    Bits bits = std::bit_cast<Bits>(x);
+    bits = bits > 0 ? bits : 0;
+    bits = bits < limit ? bits : limit;
+    return std::bit_cast<T>(bits);
+}
+
+/// |x|, without a comparison for the same reason.
+template <Real T>
+[[nodiscard]] RESIDUA_HOST_DEVICE constexpr T magnitude_of(T x) {
+    using Bits = std::conditional_t<sizeof(T) == 4, std::uint32_t, std::uint64_t>;
+    return std::bit_cast<T>(std::bit_cast<Bits>(x) & (~Bits(0) >> 1));
+}
+
 /// x^p for x >= 0, p > 0.
-RESIDUA_HOST_DEVICE inline double power(double x, double p) { return std::pow(x, p); }
+[[nodiscard]] RESIDUA_HOST_DEVICE inline double power(double x, double p) { return std::pow(x, p); }
 
 /// x^p for x >= 0, 0 < p <= 16, as 2^(p log2 x) by two polynomials; relative error below p 1e-5.
 ///
 /// For loops over many errors, as vector code. Hence masks: a compiler would make branches of conditions.
-RESIDUA_HOST_DEVICE inline float power(float x, float p) {
+[[nodiscard]] RESIDUA_HOST_DEVICE inline float power(float x, float p) {
     constexpr std::int32_t least_normal = 0x00800000;
     const std::int32_t given = std::bit_cast<std::int32_t>(x) & 0x7fffffff;  // -0 is 0
     const std::int32_t vanishes = (given - least_normal) >> 31;
@@ -103,4 +128,4 @@ RESIDUA_HOST_DEVICE inline float power(float x, float p) {
     return std::bit_cast<float>(std::bit_cast<std::int32_t>(result) & ~vanishes);
 }
 
-}  // namespace residua
+}  // namespace residua::detail

@@ -2,6 +2,8 @@
 
 #include <memory>
 #include <new>
+#include <string>
+#include <type_traits>
 #include <utility>
 
 #include "residua/core/error.hpp"
@@ -20,7 +22,8 @@ class Matrix {
     Matrix(Index rows, Index cols, Index stride) : rows_(rows), cols_(cols), stride_(stride) {
         require(rows >= 0, "Matrix: rows is", rows, "at least 0");
         require(cols >= 0, "Matrix: cols is", cols, "at least 0");
-        require(stride >= cols, "Matrix: stride is", stride, "at least cols");
+        require(stride >= cols, "Matrix: stride is", stride,
+                "at least the number of columns, " + std::to_string(cols));
         if (rows > 0 && stride > 0) {
             const auto bytes = static_cast<std::size_t>(rows * stride) * sizeof(T);
             data_.reset(static_cast<T*>(::operator new(bytes, std::align_val_t(alignment))));
@@ -47,8 +50,8 @@ class Matrix {
     const T* data() const { return data_.get(); }
     T& operator()(Index i, Index j) { return data_.get()[i * stride_ + j]; }
     const T& operator()(Index i, Index j) const { return data_.get()[i * stride_ + j]; }
-    MatrixView<T> view() { return {data_.get(), rows_, cols_, stride_}; }
-    MatrixView<const T> view() const { return {data_.get(), rows_, cols_, stride_}; }
+    [[nodiscard]] MatrixView<T> view() { return {data_.get(), rows_, cols_, stride_}; }
+    [[nodiscard]] MatrixView<const T> view() const { return {data_.get(), rows_, cols_, stride_}; }
 
   private:
     static constexpr std::size_t alignment = 64;

@@ -3,7 +3,6 @@
 #include <bit>
 
 #include "residua/core/math.hpp"
-#include "residua/core/saturate.hpp"
 
 namespace residua {
 
@@ -15,8 +14,8 @@ struct E2M1 {
 
     /// Nearest code, ties to even, saturating. Never the code of -0; NaN becomes 0.
     template <Real T>
-    RESIDUA_HOST_DEVICE static constexpr int encode(T x) {
-        const T a = magnitude_of(x);
+    [[nodiscard]] RESIDUA_HOST_DEVICE static constexpr int encode(T x) {
+        const T a = detail::magnitude_of(x);
         const int magnitude = (a > T(0.25)) + (a >= T(0.75)) + (a > T(1.25)) + (a >= T(1.75)) + (a > T(2.5)) +
                               (a >= T(3.5)) + (a > T(5));
         const int negative = int(x < T(0)) & int(magnitude > 0);
@@ -24,7 +23,7 @@ struct E2M1 {
     }
 
     template <Real T>
-    RESIDUA_HOST_DEVICE static constexpr T decode(int code) {
+    [[nodiscard]] RESIDUA_HOST_DEVICE static constexpr T decode(int code) {
         const int m = code & 7;
         const int halves = m + (m > 4) + (m > 5) + 3 * (m > 6);
         const int sign = 1 - 2 * ((code >> 3) & 1);
@@ -41,13 +40,13 @@ struct E4M3 {
 
     /// Nearest code, ties to even, saturating, also for NaN. Never a code of NaN or -0.
     template <Real T>
-    RESIDUA_HOST_DEVICE static int encode(T x) {
-        const T a = saturate(magnitude_of(x), T(max));
+    [[nodiscard]] RESIDUA_HOST_DEVICE static int encode(T x) {
+        const T a = detail::saturate(detail::magnitude_of(x), T(max));
         // 2^(e-127) <= a < 2^(e-126), and the same step for all subnormals
         const int e_float = std::bit_cast<std::int32_t>(static_cast<float>(a)) >> 23;
         const int e = e_float > 121 ? e_float : 121;
         const float steps_per_unit = std::bit_cast<float>((257 - e) << 23);
-        const int steps = static_cast<int>(round_to_even(a * T(steps_per_unit)));
+        const int steps = static_cast<int>(detail::round_to_even(a * T(steps_per_unit)));
         const int magnitude = steps + 8 * (e - 121);
         const int negative = int(x < T(0)) & int(magnitude > 0);
         return magnitude | (negative << 7);
@@ -55,7 +54,7 @@ struct E4M3 {
 
     /// The two codes of NaN decode to +-448.
     template <Real T>
-    RESIDUA_HOST_DEVICE static constexpr T decode(int code) {
+    [[nodiscard]] RESIDUA_HOST_DEVICE static constexpr T decode(int code) {
         const int given = code & 0x7f;
         const int m = given < 0x7e ? given : 0x7e;
         const int e = m >> 3 > 1 ? m >> 3 : 1;  // 1 for subnormals too: they have the same step
@@ -72,18 +71,22 @@ struct E8M0 {
     static constexpr int min_code = 1;
     static constexpr int max_code = 254;
 
-    RESIDUA_HOST_DEVICE static constexpr int encode(float power_of_two) {
+    [[nodiscard]] RESIDUA_HOST_DEVICE static constexpr int encode(float power_of_two) {
         return static_cast<int>(std::bit_cast<std::uint32_t>(power_of_two) >> 23);
     }
-    RESIDUA_HOST_DEVICE static constexpr float decode(int code) {
+    [[nodiscard]] RESIDUA_HOST_DEVICE static constexpr float decode(int code) {
         return std::bit_cast<float>(static_cast<std::int32_t>(code) << 23);
     }
 };
 
+namespace detail {
+
 /// True for 2^k, -126 <= k <= 126: the product with, and the quotient by, such a number is exact.
-constexpr bool is_power_of_two(float value) {
+[[nodiscard]] constexpr bool is_power_of_two(float value) {
     const std::uint32_t bits = std::bit_cast<std::uint32_t>(value);
     return (bits & 0x807fffffu) == 0 && bits >= 0x00800000u && bits <= 0x7e800000u;
 }
+
+}  // namespace detail
 
 }  // namespace residua

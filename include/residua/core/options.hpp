@@ -46,14 +46,16 @@ struct Damping {
     int max_retries = 4;
 
     void validate() const {
-        require(initial >= 0 && initial <= 1e6, "Damping: initial is", initial, "in [0, 1e6]");
-        require(growth > 1 && growth <= 1e6, "Damping: growth is", growth, "in (1, 1e6]");
-        require(retry_from > 0 && retry_from <= 1e6, "Damping: retry_from is", retry_from, "in (0, 1e6]");
-        require(max_retries >= 0 && max_retries <= 100, "Damping: max_retries is", max_retries,
-                "in [0, 100]");
+        require(initial >= 0 && initial <= 1e6, "Damping: initial is", initial, "a number in [0, 1e6]");
+        require(growth > 1 && growth <= 1e6, "Damping: growth is", growth, "a number in (1, 1e6]");
+        require(retry_from > 0 && retry_from <= 1e6, "Damping: retry_from is", retry_from,
+                "a number in (0, 1e6]");
+        require(max_retries >= 0 && max_retries <= 100, "Damping: max_retries is", max_retries, "0 to 100");
     }
 
-    double next(double lambda) const { return lambda * growth > retry_from ? lambda * growth : retry_from; }
+    [[nodiscard]] double next(double lambda) const {
+        return lambda * growth > retry_from ? lambda * growth : retry_from;
+    }
     friend bool operator==(const Damping&, const Damping&) = default;
 };
 
@@ -67,10 +69,10 @@ struct Refinement {
                               ///< than this part of it; 0: after one that does not lower it at all
 
     void validate() const {
-        require(rounds >= 0 && rounds <= 1000, "Refinement: rounds is", rounds, "in [0, 1000]");
+        require(rounds >= 0 && rounds <= 1000, "Refinement: rounds is", rounds, "0 to 1000");
         require(sweeps_per_round >= 1 && sweeps_per_round <= 1000, "Refinement: sweeps_per_round is",
-                sweeps_per_round, "in [1, 1000]");
-        require(tolerance >= 0 && tolerance < 1, "Refinement: tolerance is", tolerance, "in [0, 1)");
+                sweeps_per_round, "1 to 1000");
+        require(tolerance >= 0 && tolerance < 1, "Refinement: tolerance is", tolerance, "a number in [0, 1)");
     }
 };
 
@@ -82,14 +84,14 @@ struct Progress {
 };
 
 struct SolverOptions {
-    static constexpr Index per_channel = -1;
+    static constexpr Index per_channel = -1;  ///< one scale for each output row
+    static constexpr Index grid_default = 0;  ///< the grid's own group size, or 128 where it has none
 
-    Index group_size = 128;  ///< input columns that share a scale; per_channel: one scale for each output row
+    Index group_size = grid_default;  ///< input columns that share a scale; or one of the constants above
     Index block_size = 128;  ///< columns of one sweep; changes speed alone unless `published` says otherwise
     Damping damping = {};
     Ordering ordering = Ordering::Natural;
-    bool static_groups =
-        false;  ///< groups of the original order, fitted before the first column is quantized
+    bool static_groups = false;  ///< groups of the original order, fitted before the first column is swept
     PublishedBehaviour published = {};
     Refinement refinement = {};     ///< of the codes, after the last column
     bool report_objective = false;  ///< costs about as much as a GPTQ solve without its factorization
@@ -99,8 +101,9 @@ struct SolverOptions {
     std::function<bool(const Progress&)> progress = {};
 
     void validate() const {
-        require(group_size >= 1 || group_size == per_channel, "SolverOptions: group_size is", group_size,
-                "at least 1, or -1 for one scale per output channel");
+        require(group_size >= 1 || group_size == per_channel || group_size == grid_default,
+                "SolverOptions: group_size is", group_size,
+                "at least 1, 0 for the grid's own, or -1 for one scale per output channel");
         require(block_size >= 1, "SolverOptions: block_size is", block_size, "at least 1");
         damping.validate();
         refinement.validate();

@@ -9,17 +9,34 @@
 
 namespace residua {
 
+/// One group: consecutive columns [begin, end) of the order of quantization, stored as group `id`.
+struct GroupRange {
+    Index begin = 0;
+    Index end = 0;
+    Index id = 0;
+};
+
+namespace detail {
+
 /// 0, 1, ... n - 1.
-inline std::vector<Index> natural_order(Index n) {
+[[nodiscard]] inline std::vector<Index> natural_order(Index n) {
     std::vector<Index> order(static_cast<std::size_t>(n));
     std::iota(order.begin(), order.end(), Index(0));
     return order;
 }
 
+/// Columns of a full group, at most n, for a group size of SolverOptions that resolve_group_size() has seen.
+[[nodiscard]] inline Index group_width(Index group_size, Index n) {
+    require(group_size != SolverOptions::grid_default, "group_width: group_size is", "grid_default",
+            "the size that it stands for");
+    return group_size == SolverOptions::per_channel ? n : std::min(group_size, n);
+}
+
 /// Positions p in the order of quantization -> original columns. `diagonal` (in_features) is that of H; ties
 /// keep their original order.
 template <Real T>
-std::vector<Index> column_order(std::span<const T> diagonal, Ordering ordering, Index group_size) {
+[[nodiscard]] std::vector<Index> column_order(std::span<const T> diagonal, Ordering ordering,
+                                              Index group_size) {
     const Index n = static_cast<Index>(diagonal.size());
     const auto diag = [&](Index j) { return diagonal[static_cast<std::size_t>(j)]; };
     const auto descending = [&](Index a, Index b) { return diag(a) > diag(b); };
@@ -27,7 +44,7 @@ std::vector<Index> column_order(std::span<const T> diagonal, Ordering ordering, 
     std::vector<Index> order = natural_order(n);
     if (ordering == Ordering::Activation) std::stable_sort(order.begin(), order.end(), descending);
     if (ordering == Ordering::GroupAware) {
-        const Index width = group_size > 0 ? std::min(group_size, n) : n;
+        const Index width = group_width(group_size, n);
         const Index count = (n + width - 1) / width;
         std::vector<double> mean(static_cast<std::size_t>(count));
         std::vector<Index> groups(static_cast<std::size_t>(count));
@@ -50,13 +67,6 @@ std::vector<Index> column_order(std::span<const T> diagonal, Ordering ordering, 
     return order;
 }
 
-/// One group: consecutive columns [begin, end) of the order of quantization, stored as group `id`.
-struct GroupRange {
-    Index begin = 0;
-    Index end = 0;
-    Index id = 0;
-};
-
 /// Which group each column belongs to, and when its grid can be fitted.
 struct GroupLayout {
     Index count = 1;
@@ -66,10 +76,9 @@ struct GroupLayout {
     std::vector<std::vector<Index>> members;  ///< (count) positions of groups fitted beforehand; else empty
 };
 
-inline GroupLayout group_layout(std::span<const Index> order, const SolverOptions& options) {
+[[nodiscard]] inline GroupLayout group_layout(std::span<const Index> order, const SolverOptions& options) {
     const Index n = static_cast<Index>(order.size());
-    const Index width =
-        options.group_size == SolverOptions::per_channel ? n : std::min(options.group_size, n);
+    const Index width = group_width(options.group_size, n);
     GroupLayout layout;
     layout.count = (n + width - 1) / width;
     layout.of_position.resize(order.size());
@@ -99,4 +108,5 @@ inline GroupLayout group_layout(std::span<const Index> order, const SolverOption
     return layout;
 }
 
+}  // namespace detail
 }  // namespace residua

@@ -18,7 +18,7 @@ enum class Status {
     Overflow,             ///< compensated weights left the range of the element type
 };
 
-constexpr std::string_view to_string(Status status) {
+[[nodiscard]] constexpr std::string_view to_string(Status status) {
     switch (status) {
         case Status::Success:
             return "success";
@@ -65,7 +65,7 @@ struct StageSeconds {
     double refine = 0;     ///< SolverOptions::refinement
     double objective = 0;
 
-    double solve() const { return factorize + sweep + refine; }
+    [[nodiscard]] double solve() const { return factorize + sweep + refine; }
 };
 
 struct Report {

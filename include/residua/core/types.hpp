@@ -95,12 +95,16 @@ concept Real = std::same_as<T, float> || std::same_as<T, double>;
 template <class T>
 concept Element = Real<T> || std::same_as<T, float16> || std::same_as<T, bfloat16>;
 
+namespace detail {
+
 /// True for every value but NaN and the infinities, also where the compiler assumes that those do not exist.
-RESIDUA_HOST_DEVICE constexpr bool is_finite(float value) {
+[[nodiscard]] RESIDUA_HOST_DEVICE constexpr bool is_finite(float value) {
     return (std::bit_cast<std::uint32_t>(value) & 0x7f800000u) != 0x7f800000u;
 }
-RESIDUA_HOST_DEVICE constexpr bool is_finite(double value) {
+[[nodiscard]] RESIDUA_HOST_DEVICE constexpr bool is_finite(double value) {
     return (std::bit_cast<std::uint64_t>(value) & 0x7ff0000000000000u) != 0x7ff0000000000000u;
 }
+
+}  // namespace detail
 
 }  // namespace residua

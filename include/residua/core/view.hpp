@@ -31,30 +31,36 @@ struct MatrixView {
         : data(v.data), rows(v.rows), cols(v.cols), stride(v.stride) {}
 
     RESIDUA_HOST_DEVICE constexpr T& operator()(Index i, Index j) const { return data[i * stride + j]; }
-    RESIDUA_HOST_DEVICE constexpr T* row(Index i) const { return data + i * stride; }
+    [[nodiscard]] RESIDUA_HOST_DEVICE constexpr T* row(Index i) const { return data + i * stride; }
 
     /// Rows [i, i + count), columns [j, j + width).
-    RESIDUA_HOST_DEVICE constexpr MatrixView block(Index i, Index j, Index count, Index width) const {
+    [[nodiscard]] RESIDUA_HOST_DEVICE constexpr MatrixView block(Index i, Index j, Index count,
+                                                                 Index width) const {
         return {data + i * stride + j, count, width, stride};
     }
-    RESIDUA_HOST_DEVICE constexpr MatrixView row_range(Index i, Index count) const {
+    [[nodiscard]] RESIDUA_HOST_DEVICE constexpr MatrixView row_range(Index i, Index count) const {
         return block(i, 0, count, cols);
     }
 };
 
 /// The same elements, not to be changed.
 template <class T>
-RESIDUA_HOST_DEVICE constexpr MatrixView<const T> read_only(MatrixView<T> view) {
+[[nodiscard]] RESIDUA_HOST_DEVICE constexpr MatrixView<const T> read_only(MatrixView<T> view) {
     return view;
 }
+
+namespace detail {
 
 /// Throws std::invalid_argument unless `view`, called `what` in the message, is a matrix of `cols` columns.
 template <class T>
 void require_matrix(const std::string& what, MatrixView<T> view, Index cols) {
-    require(view.rows >= 0, what + " has rows:", view.rows, "at least 0");
-    require(view.cols == cols, what + " has columns:", view.cols, std::to_string(cols) + " (in_features)");
-    require(view.stride >= view.cols, what + " has stride", view.stride, "at least its columns");
-    require(view.rows == 0 || view.data, what + " is", "null", "a matrix");
+    require(view.rows >= 0, what + ".rows is", view.rows, "at least 0");
+    require(view.cols == cols, what + ".cols is", view.cols, std::to_string(cols) + " (in_features)");
+    require(view.stride >= view.cols, what + ".stride is", view.stride,
+            "at least its columns, " + std::to_string(view.cols));
+    require(view.rows == 0 || view.data, what + ".data is", "null", "the elements of a matrix");
 }
+
+}  // namespace detail
 
 }  // namespace residua

@@ -15,28 +15,28 @@ struct FloatGrid {
 
     void validate() const { clip.validate(); }
 
-    RESIDUA_HOST_DEVICE constexpr int levels() const { return Element::codes; }
+    [[nodiscard]] RESIDUA_HOST_DEVICE constexpr int levels() const { return Element::codes; }
 
     template <Real T>
-    RESIDUA_HOST_DEVICE GridParams<T> params(T low, T high) const {
+    [[nodiscard]] RESIDUA_HOST_DEVICE GridParams<T> params(T low, T high) const {
         if (low == 0 && high == 0) return {T(1), T(0)};
-        const T absmax = high > -low ? high : -low;
+        const T absmax = detail::absmax_of(low, high);
         return {round_scale(absmax / T(Element::max), scale_type), T(0)};
     }
 
     /// The nearest scale that a file holds.
     template <Real T>
-    RESIDUA_HOST_DEVICE T stored_scale(T scale) const {
+    [[nodiscard]] RESIDUA_HOST_DEVICE T stored_scale(T scale) const {
         return round_scale(scale, scale_type);
     }
 
     template <Real T>
-    RESIDUA_HOST_DEVICE int encode(T x, GridParams<T> p) const {
+    [[nodiscard]] RESIDUA_HOST_DEVICE int encode(T x, GridParams<T> p) const {
         return Element::encode(x / p.scale);
     }
 
     template <Real T>
-    RESIDUA_HOST_DEVICE T decode(int code, GridParams<T> p) const {
+    [[nodiscard]] RESIDUA_HOST_DEVICE T decode(int code, GridParams<T> p) const {
         return p.scale * Element::template decode<T>(code);
     }
 };

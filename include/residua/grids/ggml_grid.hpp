@@ -1,6 +1,5 @@
 #pragma once
 
-#include "residua/core/saturate.hpp"
 #include "residua/grids/grid.hpp"
 
 /// The grids of ggml's blocks (llama.cpp, GGUF files). Groups have 32 columns; scales and minima are float16.
@@ -20,35 +19,35 @@ struct GGMLSignedGrid {
 
     void validate() const { clip.validate(); }
 
-    RESIDUA_HOST_DEVICE constexpr int levels() const { return 1 << Bits; }
+    [[nodiscard]] RESIDUA_HOST_DEVICE constexpr int levels() const { return 1 << Bits; }
 
     template <Real T>
-    RESIDUA_HOST_DEVICE GridParams<T> params(T low, T high) const {
+    [[nodiscard]] RESIDUA_HOST_DEVICE GridParams<T> params(T low, T high) const {
         if (low == 0 && high == 0) return {T(1), T(1)};
-        const T absmax = high > -low ? high : -low;
+        const T absmax = detail::absmax_of(low, high);
         return {round_scale(absmax / half<T>(), ScaleType::Float16), high > -low ? T(-1) : T(1)};
     }
 
     /// The nearest scale that a file holds.
     template <Real T>
-    RESIDUA_HOST_DEVICE T stored_scale(T scale) const {
+    [[nodiscard]] RESIDUA_HOST_DEVICE T stored_scale(T scale) const {
         return round_scale(scale, ScaleType::Float16);
     }
 
     template <Real T>
-    RESIDUA_HOST_DEVICE int encode(T x, GridParams<T> p) const {
-        const T step = round_to_even(x / (p.scale * p.zero)) + half<T>();
-        return static_cast<int>(saturate(step, T(levels() - 1)));
+    [[nodiscard]] RESIDUA_HOST_DEVICE int encode(T x, GridParams<T> p) const {
+        const T step = detail::round_to_even(x / (p.scale * p.zero)) + half<T>();
+        return static_cast<int>(detail::saturate(step, T(levels() - 1)));
     }
 
     template <Real T>
-    RESIDUA_HOST_DEVICE T decode(int code, GridParams<T> p) const {
+    [[nodiscard]] RESIDUA_HOST_DEVICE T decode(int code, GridParams<T> p) const {
         return (p.scale * p.zero) * (T(code) - half<T>());
     }
 
   private:
     template <Real T>
-    RESIDUA_HOST_DEVICE static constexpr T half() {
+    [[nodiscard]] RESIDUA_HOST_DEVICE static constexpr T half() {
         return T(1 << (Bits - 1));
     }
 };
@@ -66,35 +65,35 @@ struct GGMLMinimumGrid {
 
     void validate() const { clip.validate(); }
 
-    RESIDUA_HOST_DEVICE constexpr int levels() const { return 1 << Bits; }
+    [[nodiscard]] RESIDUA_HOST_DEVICE constexpr int levels() const { return 1 << Bits; }
 
     template <Real T>
-    RESIDUA_HOST_DEVICE GridParams<T> params(T low, T high) const {
+    [[nodiscard]] RESIDUA_HOST_DEVICE GridParams<T> params(T low, T high) const {
         if (low == 0 && high == 0) return {T(1), T(0)};
-        const float minimum = static_cast<float>(clamp(low, T(-float16::max), T(0)));
+        const float minimum = static_cast<float>(detail::clamp(low, T(-float16::max), T(0)));
         const T range = T(2) * (high / T(2) - low / T(2));
         return {round_scale(range / last<T>(), ScaleType::Float16), T(float(float16(minimum)))};
     }
 
     /// The nearest scale that a file holds.
     template <Real T>
-    RESIDUA_HOST_DEVICE T stored_scale(T scale) const {
+    [[nodiscard]] RESIDUA_HOST_DEVICE T stored_scale(T scale) const {
         return round_scale(scale, ScaleType::Float16);
     }
 
     template <Real T>
-    RESIDUA_HOST_DEVICE int encode(T x, GridParams<T> p) const {
-        return static_cast<int>(saturate(round_to_even((x - p.zero) / p.scale), last<T>()));
+    [[nodiscard]] RESIDUA_HOST_DEVICE int encode(T x, GridParams<T> p) const {
+        return static_cast<int>(detail::saturate(detail::round_to_even((x - p.zero) / p.scale), last<T>()));
     }
 
     template <Real T>
-    RESIDUA_HOST_DEVICE T decode(int code, GridParams<T> p) const {
+    [[nodiscard]] RESIDUA_HOST_DEVICE T decode(int code, GridParams<T> p) const {
         return p.scale * T(code) + p.zero;
     }
 
   private:
     template <Real T>
-    RESIDUA_HOST_DEVICE static constexpr T last() {
+    [[nodiscard]] RESIDUA_HOST_DEVICE static constexpr T last() {
         return T((1 << Bits) - 1);
     }
 };
@@ -109,28 +108,28 @@ struct Q8_0Grid {
 
     void validate() const { clip.validate(); }
 
-    RESIDUA_HOST_DEVICE constexpr int levels() const { return 255; }
+    [[nodiscard]] RESIDUA_HOST_DEVICE constexpr int levels() const { return 255; }
 
     template <Real T>
-    RESIDUA_HOST_DEVICE GridParams<T> params(T low, T high) const {
+    [[nodiscard]] RESIDUA_HOST_DEVICE GridParams<T> params(T low, T high) const {
         if (low == 0 && high == 0) return {T(1), T(0)};
-        const T absmax = high > -low ? high : -low;
+        const T absmax = detail::absmax_of(low, high);
         return {round_scale(absmax / T(127), ScaleType::Float16), T(0)};
     }
 
     /// The nearest scale that a file holds.
     template <Real T>
-    RESIDUA_HOST_DEVICE T stored_scale(T scale) const {
+    [[nodiscard]] RESIDUA_HOST_DEVICE T stored_scale(T scale) const {
         return round_scale(scale, ScaleType::Float16);
     }
 
     template <Real T>
-    RESIDUA_HOST_DEVICE int encode(T x, GridParams<T> p) const {
-        return static_cast<int>(saturate(round_to_even(x / p.scale) + T(127), T(254)));
+    [[nodiscard]] RESIDUA_HOST_DEVICE int encode(T x, GridParams<T> p) const {
+        return static_cast<int>(detail::saturate(detail::round_to_even(x / p.scale) + T(127), T(254)));
     }
 
     template <Real T>
-    RESIDUA_HOST_DEVICE T decode(int code, GridParams<T> p) const {
+    [[nodiscard]] RESIDUA_HOST_DEVICE T decode(int code, GridParams<T> p) const {
         return p.scale * T(code - 127);
     }
 };

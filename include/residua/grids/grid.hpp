@@ -25,30 +25,30 @@ struct ClipSearch {
     double shrink = 0.8;
 
     void validate() const {
-        require(norm > 0 && norm <= 16, "ClipSearch: norm is", norm, "in (0, 16]");
-        require(steps >= 1 && steps <= 10000, "ClipSearch: steps is", steps, "in [1, 10000]");
-        require(shrink > 0 && shrink < 1, "ClipSearch: shrink is", shrink, "in (0, 1)");
+        require(norm > 0 && norm <= 16, "ClipSearch: norm is", norm, "a number in (0, 16]");
+        require(steps >= 1 && steps <= 10000, "ClipSearch: steps is", steps, "1 to 10000");
+        require(shrink > 0 && shrink < 1, "ClipSearch: shrink is", shrink, "a number in (0, 1)");
     }
 
-    RESIDUA_HOST_DEVICE double factor(int step) const { return 1.0 - shrink * step / steps; }
-    RESIDUA_HOST_DEVICE int candidates() const { return enabled ? steps : 1; }
+    [[nodiscard]] RESIDUA_HOST_DEVICE double factor(int step) const { return 1.0 - shrink * step / steps; }
+    [[nodiscard]] RESIDUA_HOST_DEVICE int candidates() const { return enabled ? steps : 1; }
 };
 
 /// The type that scales are stored in; a fit rounds to it, so that codes are exact for the stored scale.
 enum class ScaleType { Float32, Float16, BFloat16 };
 
-/// `value` > 0 rounded to `type`, kept within its positive finite range; to float first, then to shorter
-/// types.
+/// `value` > 0 rounded to `type`, to float first, then to shorter types; kept within the positive finite
+/// range of each.
 template <Real T>
-RESIDUA_HOST_DEVICE inline T round_scale(T value, ScaleType type) {
+[[nodiscard]] RESIDUA_HOST_DEVICE inline T round_scale(T value, ScaleType type) {
     constexpr float float_min = 0x1.0p-126f;
     constexpr float float_max = 0x1.fffffep+127f;
-    const float scale = static_cast<float>(clamp(value, T(float_min), T(float_max)));
+    const float scale = static_cast<float>(detail::clamp(value, T(float_min), T(float_max)));
     switch (type) {
         case ScaleType::Float16:
-            return T(float(float16(clamp(scale, float16::min_positive, float16::max))));
+            return T(float(float16(detail::clamp(scale, float16::min_positive, float16::max))));
         case ScaleType::BFloat16:
-            return T(float(bfloat16(clamp(scale, bfloat16::min_positive, bfloat16::max))));
+            return T(float(bfloat16(detail::clamp(scale, bfloat16::min_positive, bfloat16::max))));
         case ScaleType::Float32:
             break;
     }
@@ -60,15 +60,16 @@ RESIDUA_HOST_DEVICE inline T round_scale(T value, ScaleType type) {
 /// For a type G to be a Grid<T>, with `g` a G, `p` a GridParams<T>, finite `x`:
 ///   1. g.levels() is the number of codes; every code is below it.
 ///   2. g.params(low, high), low <= 0 <= high, gives the parameters that cover [low, high]; scale > 0 and
-///   both
-///      are exactly what a file stores. low = high = 0 is valid.
+///      both are exactly what a file stores. low = high = 0 is valid.
 ///   3. g.encode(x, p) is the code, as an int, of the grid point nearest to x. It is total (NaN included)
-///   and,
-///      for speed, free of branches.
+///      and, for speed, free of branches.
 ///   4. g.decode(code, p) is the value of a code, and g.encode(g.decode(code, p), p) decodes to the same
-///   value.
+///      value.
 ///   5. g.clip is the ClipSearch of the fit; g.validate() throws std::invalid_argument for unusable settings.
 ///   6. G is trivially copyable; encode, decode and params run on host and device.
+///   7. Optional, for a grid that only makes sense with groups of N columns:
+///          static constexpr Index group_size = N;
+///      It is then the default of a solve, and other sizes are refused, see resolve_group_size().
 template <class G, class T>
 concept Grid = Real<T> && std::is_trivially_copyable_v<G> &&
     requires(const G grid, T x, int code, GridParams<T> params) {
@@ -81,8 +82,8 @@ concept Grid = Real<T> && std::is_trivially_copyable_v<G> &&
 };
 
 /// A grid whose scales a refinement may refit while codes and zeros stay. Beyond a Grid:
-///   7. decode(code, {scale, zero}) = scale * slope + offset, where slope and offset depend on code and zero.
-///   8. g.stored_scale(x), x > 0, is a scale > 0 near x that a file stores exactly, valid with any zero.
+///   8. decode(code, {scale, zero}) = scale * slope + offset, where slope and offset depend on code and zero.
+///   9. g.stored_scale(x), x > 0, is a scale > 0 near x that a file stores exactly, valid with any zero.
 template <class G, class T>
 concept RefittableGrid = Grid<G, T> && requires(const G grid, T x) {
     { grid.stored_scale(x) } -> std::same_as<T>;
@@ -90,16 +91,22 @@ concept RefittableGrid = Grid<G, T> && requires(const G grid, T x) {
 
 namespace detail {
 
+/// The largest magnitude in [low, high], low <= 0 <= high.
+template <Real T>
+[[nodiscard]] RESIDUA_HOST_DEVICE constexpr T absmax_of(T low, T high) {
+    return high > -low ? high : -low;
+}
+
 /// d decode / d scale.
 template <Real T, RefittableGrid<T> G>
-RESIDUA_HOST_DEVICE inline T slope_of(const G& grid, int code, T zero) {
+[[nodiscard]] RESIDUA_HOST_DEVICE inline T slope_of(const G& grid, int code, T zero) {
     return grid.decode(code, GridParams<T>{T(1), zero}) - grid.decode(code, GridParams<T>{T(0), zero});
 }
 
 /// The scale s + d of a group with slopes C and residual E that lowers |E - d C|_H^2 most, as stored;
 /// s itself if that lowers nothing. `along` = C H E', `curvature` = C H C'; gain = 2 d along - d^2 curvature.
 template <Real T, RefittableGrid<T> G>
-RESIDUA_HOST_DEVICE inline T refitted_scale(const G& grid, T s, T along, T curvature, T& gain) {
+[[nodiscard]] RESIDUA_HOST_DEVICE inline T refitted_scale(const G& grid, T s, T along, T curvature, T& gain) {
     const T wanted = s + along / curvature;
     const bool possible = curvature > T(0) && wanted > T(0);
     const T stored = grid.stored_scale(possible ? wanted : s);

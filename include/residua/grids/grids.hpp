@@ -1,12 +1,12 @@
 #pragma once
 
-/// Every grid.
+/// Every grid, and what makes one: Grid, GridParams, ClipSearch, ScaleType, round_scale, resolve_group_size.
 
 #include "residua/grids/codebook_grid.hpp"
 #include "residua/grids/float_grid.hpp"
 #include "residua/grids/ggml_grid.hpp"
 #include "residua/grids/grid.hpp"
+#include "residua/grids/group_size.hpp"
 #include "residua/grids/integer_grid.hpp"
 #include "residua/grids/mxfp4_grid.hpp"
-#include "residua/grids/nf4_grid.hpp"
 #include "residua/grids/nvfp4_grid.hpp"

@@ -8,8 +8,8 @@ namespace residua {
 enum class Symmetry {
     None,        ///< scale = (max+ - min-) / (2^b - 1), zero = round(-min- / scale)
     Restricted,  ///< scale = absmax / (2^(b-1) - 1), zero = 2^(b-1): QuaRot, GPTAQ, ResComp
-    FullRange,   ///< scale = 2 absmax / (2^b - 1), zero = 2^(b-1): the GPTQ format. absmax lies
-                 ///< half a step from two codes; rounding decides
+    FullRange,   ///< scale = 2 absmax / (2^b - 1), zero = 2^(b-1): the GPTQ format. absmax lies half a step
+                 ///< from two codes, and rounding decides
 };
 
 /// Uniform grid of 2^bits points, w ~ scale (code - zero), with unsigned codes and an integral zero.
@@ -26,38 +26,38 @@ struct IntegerGrid {
         clip.validate();
     }
 
-    RESIDUA_HOST_DEVICE constexpr int levels() const { return 1 << bits; }
+    [[nodiscard]] RESIDUA_HOST_DEVICE constexpr int levels() const { return 1 << bits; }
 
     template <Real T>
-    RESIDUA_HOST_DEVICE GridParams<T> params(T low, T high) const {
+    [[nodiscard]] RESIDUA_HOST_DEVICE GridParams<T> params(T low, T high) const {
         const T middle = T(1 << (bits - 1));
         const T last = T(levels() - 1);
         if (low == 0 && high == 0) return {T(1), middle};
         if (symmetry == Symmetry::None) {
             // halves first: high - low may overflow
             const T scale = round_scale(T(2) * (high / T(2) / last - low / T(2) / last), scale_type);
-            return {scale, clamp(round_to_even(-low / scale), T(0), last)};
+            return {scale, detail::clamp(detail::round_to_even(-low / scale), T(0), last)};
         }
-        const T absmax = high > -low ? high : -low;
+        const T absmax = detail::absmax_of(low, high);
         const T steps = symmetry == Symmetry::Restricted ? middle - 1 : last / 2;
         return {round_scale(absmax / steps, scale_type), middle};
     }
 
     /// The nearest scale that a file holds.
     template <Real T>
-    RESIDUA_HOST_DEVICE T stored_scale(T scale) const {
+    [[nodiscard]] RESIDUA_HOST_DEVICE T stored_scale(T scale) const {
         return round_scale(scale, scale_type);
     }
 
     template <Real T>
-    RESIDUA_HOST_DEVICE int encode(T x, GridParams<T> p) const {
-        const T step = round_small(divide(x, p.scale));
-        return to_code(clamp(step, -p.zero, T(levels() - 1) - p.zero) + p.zero);
+    [[nodiscard]] RESIDUA_HOST_DEVICE int encode(T x, GridParams<T> p) const {
+        const T step = detail::round_small(detail::divide(x, p.scale));
+        return detail::to_code(detail::clamp(step, -p.zero, T(levels() - 1) - p.zero) + p.zero);
     }
 
     template <Real T>
-    RESIDUA_HOST_DEVICE T decode(int code, GridParams<T> p) const {
-        return p.scale * (from_code<T>(code) - p.zero);
+    [[nodiscard]] RESIDUA_HOST_DEVICE T decode(int code, GridParams<T> p) const {
+        return p.scale * (detail::from_code<T>(code) - p.zero);
     }
 };
 

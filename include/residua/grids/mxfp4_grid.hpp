@@ -18,26 +18,26 @@ struct MXFP4Grid {
 
     void validate() const { clip.validate(); }
 
-    RESIDUA_HOST_DEVICE constexpr int levels() const { return E2M1::codes; }
+    [[nodiscard]] RESIDUA_HOST_DEVICE constexpr int levels() const { return E2M1::codes; }
 
     template <Real T>
-    RESIDUA_HOST_DEVICE GridParams<T> params(T low, T high) const {
-        const T absmax = high > -low ? high : -low;
+    [[nodiscard]] RESIDUA_HOST_DEVICE GridParams<T> params(T low, T high) const {
+        const T absmax = detail::absmax_of(low, high);
         // absmax = 2^e m, 1 <= m < 2; covering it takes one more power of two where m > 3/2
         const int round_up = clip.enabled ? 0x3fffff : 0;
         const std::int32_t bits = std::bit_cast<std::int32_t>(static_cast<float>(absmax));
         const T code = T(((bits + round_up) >> 23) - 2);
-        const int biased = static_cast<int>(clamp(code, T(E8M0::min_code), T(E8M0::max_code)));
+        const int biased = static_cast<int>(detail::clamp(code, T(E8M0::min_code), T(E8M0::max_code)));
         return {absmax > T(0) ? T(E8M0::decode(biased)) : T(1), T(0)};
     }
 
     template <Real T>
-    RESIDUA_HOST_DEVICE int encode(T x, GridParams<T> p) const {
+    [[nodiscard]] RESIDUA_HOST_DEVICE int encode(T x, GridParams<T> p) const {
         return E2M1::encode(x / p.scale);
     }
 
     template <Real T>
-    RESIDUA_HOST_DEVICE T decode(int code, GridParams<T> p) const {
+    [[nodiscard]] RESIDUA_HOST_DEVICE T decode(int code, GridParams<T> p) const {
         return p.scale * E2M1::decode<T>(code);
     }
 };

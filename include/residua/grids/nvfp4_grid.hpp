@@ -12,7 +12,7 @@ namespace residua {
 /// w ~ tensor_scale scale element(code). The format's groups have 16 columns.
 ///
 ///     const auto grid = NVFP4Grid::for_weights(weights);
-///     auto layer = solver.quantize(weights, grid);           // SolverOptions::group_size = 16
+///     auto layer = solver.quantize(weights, grid);
 ///
 /// tensor_scale is a power of two. Engines disagree on whether a file's tensor scale multiplies or divides,
 /// and on the precision of intermediate results; with a power of two every product has at most 6 significant
@@ -25,9 +25,9 @@ struct NVFP4Grid {
 
     /// For weights of at most this magnitude: the largest group scale is in (112, 224], which leaves a factor
     /// of two to weights that grow as they compensate for others.
-    static NVFP4Grid for_absmax(double absmax, ClipSearch clip = {}) {
+    [[nodiscard]] static NVFP4Grid for_absmax(double absmax, ClipSearch clip = {}) {
         require(absmax >= 0 && std::isfinite(absmax), "NVFP4Grid: absmax is", absmax,
-                "finite and at least 0");
+                "a finite number of at least 0");
         NVFP4Grid grid{.clip = clip};
         int exponent = 0;
         const double fraction = std::frexp(absmax / (6.0 * 224.0), &exponent);  // in [1/2, 1), or 0
@@ -38,47 +38,48 @@ struct NVFP4Grid {
 
     /// For these weights, in host memory. Values that are not finite are for the solver to report.
     template <Element In>
-    static NVFP4Grid for_weights(MatrixView<const In> weights, ClipSearch clip = {}) {
+    [[nodiscard]] static NVFP4Grid for_weights(MatrixView<const In> weights, ClipSearch clip = {}) {
         double absmax = 0;
         for (Index i = 0; i < weights.rows; ++i) {
             const In* row = weights.row(i);
             for (Index j = 0; j < weights.cols; ++j) {
                 const double magnitude = std::abs(static_cast<double>(row[j]));
-                if (magnitude > absmax && is_finite(magnitude)) absmax = magnitude;
+                if (magnitude > absmax && detail::is_finite(magnitude)) absmax = magnitude;
             }
         }
         return for_absmax(absmax, clip);
     }
 
     void validate() const {
-        require(is_power_of_two(tensor_scale), "NVFP4Grid: tensor_scale is", tensor_scale,
+        require(detail::is_power_of_two(tensor_scale), "NVFP4Grid: tensor_scale is", tensor_scale,
                 "a power of two, 2^-126 to 2^126");
         clip.validate();
     }
 
-    RESIDUA_HOST_DEVICE constexpr int levels() const { return E2M1::codes; }
+    [[nodiscard]] RESIDUA_HOST_DEVICE constexpr int levels() const { return E2M1::codes; }
 
     template <Real T>
-    RESIDUA_HOST_DEVICE GridParams<T> params(T low, T high) const {
-        const T absmax = high > -low ? high : -low;
-        const T wanted = clamp(absmax / (T(6) * T(tensor_scale)), T(E4M3::min_positive), T(E4M3::max));
+    [[nodiscard]] RESIDUA_HOST_DEVICE GridParams<T> params(T low, T high) const {
+        const T absmax = detail::absmax_of(low, high);
+        const T wanted =
+            detail::clamp(absmax / (T(6) * T(tensor_scale)), T(E4M3::min_positive), T(E4M3::max));
         const T scale = E4M3::decode<T>(E4M3::encode(wanted));
         return {absmax > T(0) ? scale : T(1), T(0)};
     }
 
     /// The nearest scale that a file holds.
     template <Real T>
-    RESIDUA_HOST_DEVICE T stored_scale(T scale) const {
-        return E4M3::decode<T>(E4M3::encode(clamp(scale, T(E4M3::min_positive), T(E4M3::max))));
+    [[nodiscard]] RESIDUA_HOST_DEVICE T stored_scale(T scale) const {
+        return E4M3::decode<T>(E4M3::encode(detail::clamp(scale, T(E4M3::min_positive), T(E4M3::max))));
     }
 
     template <Real T>
-    RESIDUA_HOST_DEVICE int encode(T x, GridParams<T> p) const {
+    [[nodiscard]] RESIDUA_HOST_DEVICE int encode(T x, GridParams<T> p) const {
         return E2M1::encode(x / (p.scale * T(tensor_scale)));
     }
 
     template <Real T>
-    RESIDUA_HOST_DEVICE T decode(int code, GridParams<T> p) const {
+    [[nodiscard]] RESIDUA_HOST_DEVICE T decode(int code, GridParams<T> p) const {
         return (p.scale * T(tensor_scale)) * E2M1::decode<T>(code);
     }
 };

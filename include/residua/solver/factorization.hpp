@@ -122,7 +122,7 @@ class Factorization {
         if (!all_finite(diagonal)) return Status::NonFiniteMoments;
         if (cross_.data && !all_finite(backend_.diagonal(cross_))) return Status::NonFiniteMoments;
 
-        order_ = column_order(std::span<const T>(diagonal), key.ordering, key.group_size);
+        order_ = detail::column_order(std::span<const T>(diagonal), key.ordering, key.group_size);
         double sum = 0;
         for (Index p = 0; p < n_; ++p) {
             const Index column = order_[static_cast<std::size_t>(p)];
@@ -156,7 +156,7 @@ class Factorization {
     bool is_natural() const { return std::is_sorted(order_.begin(), order_.end()); }
 
     static bool all_finite(const std::vector<T>& values) {
-        return std::all_of(values.begin(), values.end(), [](T v) { return is_finite(v); });
+        return std::all_of(values.begin(), values.end(), [](T v) { return detail::is_finite(v); });
     }
 
     /// The lower triangle of R^-1 X for rows [begin, end) of R, by halves from the last row up: what lies

@@ -181,7 +181,7 @@ class Moments {
         require(gram_.rows() == n_, "Moments::accumulate: moments were", "used up",
                 "moments with their memory");
         const std::string what = std::string("Moments::accumulate: ") + name;
-        require_matrix(what, x, n_);
+        detail::require_matrix(what, x, n_);
         require(x.rows == tokens, what + " has rows:", x.rows, std::to_string(tokens) + " (tokens of x)");
     }
 
@@ -192,7 +192,7 @@ class Moments {
                 std::to_string(tokens) + " (tokens of x)");
         Index positive = 0;
         for (const float w : weights) {
-            require(is_finite(w) && w >= 0, "Moments::accumulate: weights holds", w,
+            require(detail::is_finite(w) && w >= 0, "Moments::accumulate: weights holds", w,
                     "finite values of at least 0");
             positive += w > 0;
         }

@@ -56,7 +56,7 @@ std::vector<Objective> objectives(const Moments<T, B>& moments, MatrixView<const
     B& backend = moments.backend();
     const bool reference = moments.has_reference();
     const Index slab = std::min(m, backend.slab_rows(n, m));
-    const std::vector<Index> natural = natural_order(n);
+    const std::vector<Index> natural = detail::natural_order(n);
     auto flag = backend.template allocate<Code>(1, 1);
     auto original = backend.template workspace<T>(n, slab);
     auto error = backend.template workspace<T>(n, slab);

@@ -29,7 +29,7 @@ class Recurrence {
           options_(options),
           f_(factorization),
           n_(factorization.in_features()),
-          groups_(group_layout(factorization.order(), options)) {}
+          groups_(detail::group_layout(factorization.order(), options)) {}
 
     /// Makes the n x n matrices of the method, which all solves with this factorization share.
     void prepare(Index out_features) {
@@ -279,7 +279,7 @@ class Recurrence {
     const Factorization<T, B>& f_;
     Index n_;
     Index panel_ = panel_width(options_.block_size);
-    GroupLayout groups_;
+    detail::GroupLayout groups_;
     Progress progress_;
 
     MatrixView<const T> residuals_before_;  // M', strictly below the diagonal

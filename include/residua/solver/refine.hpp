@@ -72,7 +72,7 @@ requires Element<std::remove_const_t<In>>
                             QuantizedMatrix<T, B, G>& layer, const RefineOptions& options = {}) {
     const Index m = weights.rows;
     const Index n = moments.in_features();
-    require_matrix("refine: weights", read_only(weights), n);
+    detail::require_matrix("refine: weights", read_only(weights), n);
     require(m >= 1, "refine: weights has rows:", m, "at least 1");
     require(moments.tokens() >= 1, "refine: accumulated tokens:", moments.tokens(), "at least 1");
     require(options.alpha == 0 || moments.has_reference(), "refine: alpha is", options.alpha,

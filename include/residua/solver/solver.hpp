@@ -12,7 +12,7 @@
 #include "residua/solver/quantized_matrix.hpp"
 #include "residua/solver/recurrence.hpp"
 #include "residua/solver/refine.hpp"
-#include "residua/solver/round_to_nearest.hpp"
+#include "residua/solver/round_weights.hpp"
 
 namespace residua {
 
@@ -75,8 +75,9 @@ class Solver {
 
     /// Quantizes the weights w (out_features, in_features) onto `grid`.
     ///
-    /// Throws std::invalid_argument if the shape does not match, no token was accumulated or the method needs
-    /// reference inputs that the moments lack. Everything numerical is in the report.
+    /// Throws std::invalid_argument if the shape does not match, no token was accumulated, the method needs
+    /// reference inputs that the moments lack, or the grid has groups of another size than
+    /// SolverOptions::group_size. Everything numerical is in the report.
     template <class In, Grid<T> G>
     requires Element<std::remove_const_t<In>>
     [[nodiscard]] QuantizedMatrix<T, B, G> quantize(MatrixView<In> w, const G& grid) const {
@@ -85,11 +86,11 @@ class Solver {
         grid.validate();
         B& backend = moments().backend();
         const auto start = backend.timestamp();
-        const auto factorization = moments().factorization(FactorizationKey(options_));
+        const auto factorization = moments().factorization(FactorizationKey(options_for<G>()));
         auto result = solve(weights, grid, *factorization, moments().tokens(), start);
         if (result && options_.report_objective) {
             const auto swept = backend.timestamp();
-            const auto rounded = round_to_nearest<T>(backend, weights, grid, options_.group_size);
+            const auto rounded = round_weights<T>(backend, weights, grid, options_.group_size);
             const auto values = objectives(moments(), weights, {&rounded, &result});
             result.report.round_to_nearest = values[0];
             result.report.objective = values[1];
@@ -117,7 +118,7 @@ class Solver {
         B& backend = moments().backend();
         const Index tokens = moments().tokens();
         const auto start = backend.timestamp();
-        const auto factorization = owned_->consume(FactorizationKey(options_));
+        const auto factorization = owned_->consume(FactorizationKey(options_for<G>()));
         return solve(weights, grid, *factorization, tokens, start);
     }
 
@@ -125,6 +126,14 @@ class Solver {
     void validate() const {
         options_.validate();
         method_.validate();
+    }
+
+    /// Options with the group size that a grid of type G takes.
+    template <Grid<T> G>
+    SolverOptions options_for() const {
+        SolverOptions options = options_;
+        options.group_size = resolve_group_size<G>(options.group_size);
+        return options;
     }
 
     template <Element In, Grid<T> G>
@@ -142,7 +151,8 @@ class Solver {
         report.dead_columns.assign(factorization.dead_columns().begin(), factorization.dead_columns().end());
         if (!result) return result;
 
-        detail::Recurrence<M, T, B, G> recurrence(method_, grid, options_, factorization);
+        const SolverOptions options = options_for<G>();
+        detail::Recurrence<M, T, B, G> recurrence(method_, grid, options, factorization);
         recurrence.prepare(weights.rows);
         const auto factored = backend.timestamp();
         recurrence.run(weights, result);
@@ -154,7 +164,7 @@ class Solver {
 
     template <class In>
     void check(MatrixView<const In> weights) const {
-        require_matrix("Solver::quantize: weights", weights, moments().in_features());
+        detail::require_matrix("Solver::quantize: weights", weights, moments().in_features());
         require(weights.rows >= 1, "Solver::quantize: weights has rows:", weights.rows, "at least 1");
         require(moments().tokens() >= 1, "Solver::quantize: accumulated tokens:", moments().tokens(),
                 "at least 1: call accumulate(x)");

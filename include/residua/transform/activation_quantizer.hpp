@@ -34,14 +34,14 @@ struct ActivationQuantizer {
         require(group_size == -1 || group_size >= 1, "ActivationQuantizer: group_size is", group_size,
                 "positive, or -1 for one group");
         require(clip_ratio > 0 && clip_ratio <= 1, "ActivationQuantizer: clip_ratio is", clip_ratio,
-                "in (0, 1]");
+                "a number in (0, 1]");
     }
 
     /// x <- x' for x (tokens, features), in place. Reads each value twice from cache and memory once.
     template <Real T>
     void apply(MatrixView<T> x, const Executor& executor = Executor()) const {
         validate();
-        require_matrix("ActivationQuantizer::apply: x", x, x.cols);
+        detail::require_matrix("ActivationQuantizer::apply: x", x, x.cols);
         if (x.rows == 0 || x.cols == 0) return;
         const Index width = group_size == -1 ? x.cols : std::min(group_size, x.cols);
         const Index chunk = std::max<Index>(1, Index(1 << 15) / x.cols);

@@ -8,8 +8,8 @@
 
 #include "residua/transform/hadamard_base.hpp"
 
-/// Sums and differences on contiguous values: the two factors of a Hadamard transform, x <- x H without its
-/// scale.
+/// Sums and differences on contiguous values: the two factors of a Hadamard transform,
+/// x <- x H without its scale.
 namespace residua::hadamard_detail {
 
 /// `Count` values that are added at once. Compilers that know such vectors turn them into what the processor

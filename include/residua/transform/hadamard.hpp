@@ -58,8 +58,8 @@ struct HadamardOptions {
 /// fits a cache. The object itself is small and may be used by many threads.
 class HadamardTransform {
   public:
-    /// Throws std::invalid_argument where block * inner does not divide `features` or `block` is no Hadamard
-    /// order.
+    /// Throws std::invalid_argument where block * inner does not divide `features` or `block` is not the
+    /// order of a Hadamard transform.
     explicit HadamardTransform(Index features, HadamardOptions options = {})
         : features_(features),
           inner_(options.inner),
@@ -83,7 +83,7 @@ class HadamardTransform {
     /// x <- x Q for x (rows, features).
     template <Real T>
     void apply(MatrixView<T> x, const Executor& executor = Executor()) const {
-        require_matrix("HadamardTransform::apply: x", x, features_);
+        detail::require_matrix("HadamardTransform::apply: x", x, features_);
         transform_rows(x, executor, [&](T* row, const std::vector<T>& diagonal) {
             rotate(row, diagonal.data(), Index(1));
         });
@@ -92,7 +92,7 @@ class HadamardTransform {
     /// x <- x Q^T for x (rows, features): undoes apply.
     template <Real T>
     void apply_transpose(MatrixView<T> x, const Executor& executor = Executor()) const {
-        require_matrix("HadamardTransform::apply_transpose: x", x, features_);
+        detail::require_matrix("HadamardTransform::apply_transpose: x", x, features_);
         transform_rows(x, executor, [&](T* row, const std::vector<T>& diagonal) {
             rotate_back(row, diagonal.data(), Index(1));
         });
@@ -150,7 +150,7 @@ class HadamardTransform {
     template <class T>
     void require_rows(const std::string& what, MatrixView<T> x) const {
         require(x.rows == features_, what + " has rows:", x.rows, std::to_string(features_) + " (features)");
-        require_matrix(what, x, x.cols);
+        detail::require_matrix(what, x, x.cols);
     }
 
     /// s / sqrt(block)

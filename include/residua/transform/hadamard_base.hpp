@@ -12,9 +12,13 @@
 /// Paley (1933), for a prime q with the quadratic character chi(a) in {0, 1, -1}, Q_ij = chi(i - j):
 ///     q = 3 mod 4: order q + 1,     H = I + [0 1; -1 Q]
 ///     q = 1 mod 4: order 2 (q + 1), H = [0 1; 1 Q] (x) [1 1; 1 -1] + I (x) [1 -1; -1 -1]
-/// Goethals and Seidel (1967), for circulants A, B, C, D of order t with A A^T + B B^T + C C^T + D D^T = 4 t
-/// I (Williamson's condition) and the reversal R: order 4 t,
-///     H = [ A  B R  C R  D R;  -B R  A  D'R  -C'R;  -C R  -D'R  A  B'R;  -D R  C'R  -B'R  A ]
+///
+/// Goethals and Seidel (1967), for circulants A, B, C, D of order t that meet Williamson's condition,
+/// A A^T + B B^T + C C^T + D D^T = 4 t I, and the reversal R: order 4 t,
+///     H = [  A     B R   C R   D R
+///          -B R     A   D^T R -C^T R
+///          -C R  -D^T R   A    B^T R
+///          -D R   C^T R -B^T R   A   ]
 namespace residua {
 
 namespace hadamard_detail {

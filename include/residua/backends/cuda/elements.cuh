@@ -65,7 +65,7 @@ struct CheckFactor {
     int* failed;
     __device__ void operator()(Index, Index i) const {
         const T d = a(i, i);
-        if (*info != 0 || !(d > T(0)) || !is_finite(d)) *failed = 1;
+        if (*info != 0 || !(d > T(0)) || !detail::is_finite(d)) *failed = 1;
     }
 };
 

@@ -41,7 +41,7 @@ __device__ void search_clip(const G& grid, int count, Column column, T low, T hi
 #pragma unroll
                 for (int b = 0; b < batch; ++b) {
                     const T deviation = x - grid.decode(grid.encode(x, params[b]), params[b]);
-                    error[b] += power(deviation < T(0) ? -deviation : deviation, norm);
+                    error[b] += detail::power(deviation < T(0) ? -deviation : deviation, norm);
                 }
             }
             // candidates that are already worse in every row cannot win any more

@@ -32,7 +32,7 @@ __global__ void pack_rows_transposed_kernel(MatrixView<const Code> codes, Matrix
         } else {
             for (int k = 0; k < 8 && column + k < codes.cols; ++k) x |= std::uint64_t(source[k]) << (8 * k);
         }
-        x = join_codes<Bits>(x);
+        x = detail::join_codes<Bits>(x);
         auto* bytes = reinterpret_cast<unsigned char*>(tile[i]) + Bits * threadIdx.x;
         for (int k = 0; k < Bits; ++k) bytes[k] = static_cast<unsigned char>(x >> (8 * k));
     }

@@ -127,7 +127,7 @@ class SweepTile {
             __syncthreads();
         }
         for (int k = warp_; k < s_.width && active_; k += warps)
-            s_.codes(k, row_) = static_cast<Code>(to_code(at(y_, k)));
+            s_.codes(k, row_) = static_cast<Code>(detail::to_code(at(y_, k)));
         if (size_.two_views) change_view();
         store();
         if (!finite_) *s_.overflow = 1;
@@ -400,13 +400,13 @@ class SweepTile {
                 sums.add_residual(a, near<residual>(k));
                 at(a_, k) = a;
             }
-            finite_ = finite_ && is_finite(c);
+            finite_ = finite_ && detail::is_finite(c);
             const int code = grid_.encode(c, params_);
             const T q = grid_.decode(code, params_);
             const T f = w - method_.fed_back(q, c, w);
             sums.finish(f, row);
             at(g_, k) = f;
-            at(y_, k) = from_code<T>(code);
+            at(y_, k) = detail::from_code<T>(code);
             if constexpr (TwoViews) {
                 at(c_, k) = c;
                 at(q_, k) = q;
@@ -427,7 +427,8 @@ class SweepTile {
         const T low = fit_scratch_.low[0][lane_];
         const T high = fit_scratch_.high[0][lane_];
         const auto later = [&](int k) {
-            return s_.published.view == ResidualView::Quantized ? at(q_, k) : clamp(at(c_, k), low, high);
+            return s_.published.view == ResidualView::Quantized ? at(q_, k)
+                                                                : detail::clamp(at(c_, k), low, high);
         };
         for (int k = warp_; k < s_.width; k += warps) {
             T sum = T(0);

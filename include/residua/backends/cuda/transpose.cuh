@@ -28,7 +28,7 @@ __global__ void transpose_kernel(MatrixView<const In> a, const std::int32_t* fro
         for (int x = threadIdx.x; x < tile_side; x += 32) {
             if (j0 + x >= a.cols) break;
             const Out value = static_cast<Out>(row[j0 + x]);
-            if constexpr (!std::is_same_v<Out, Code>) finite = finite && is_finite(value);
+            if constexpr (!std::is_same_v<Out, Code>) finite = finite && detail::is_finite(value);
             tile[y][x] = value;
         }
     }

@@ -91,7 +91,7 @@ void fit(const G& grid, Index count, Column column, T* scale, T* zero) {
                 for (Index l = 0; l < L; ++l) {
                     const GridParams<T> p = {candidate_scale[l], candidate_zero[l]};
                     const T deviation = x[l] - grid.decode(grid.encode(x[l], p), p);
-                    error[l] += power(deviation < T(0) ? -deviation : deviation, norm);
+                    error[l] += detail::power(deviation < T(0) ? -deviation : deviation, norm);
                 }
             }
             // a candidate that is already worse in every lane cannot win any more

@@ -134,7 +134,7 @@ class SweepTile {
         alignas(64) int code[L];
         int finite = 1;
         for (Index l = 0; l < L; ++l) c[l] = w[l] + g[l] * inverse;
-        for (Index l = 0; l < L; ++l) finite &= is_finite(c[l]);
+        for (Index l = 0; l < L; ++l) finite &= detail::is_finite(c[l]);
         for (Index l = 0; l < L; ++l) code[l] = grid_.encode(c[l], GridParams<T>{scale[l], zero[l]});
         for (Index l = 0; l < L; ++l) q[l] = grid_.decode(code[l], GridParams<T>{scale[l], zero[l]});
 
@@ -169,7 +169,7 @@ class SweepTile {
                 const GridParams<T> p = {scale[l], zero[l]};
                 const T low = grid_.decode(0, p);
                 const T high = grid_.decode(grid_.levels() - 1, p);
-                v[l] = b_.published.view == ResidualView::Quantized ? q[l] : clamp(c[l], low, high);
+                v[l] = b_.published.view == ResidualView::Quantized ? q[l] : detail::clamp(c[l], low, high);
                 sum[l] = T(0);
             }
             lanes::accumulate<L>(factor_column(k), z, k, sum);

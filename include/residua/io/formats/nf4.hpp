@@ -5,7 +5,7 @@
 #include <string>
 #include <vector>
 
-#include "residua/grids/nf4_grid.hpp"
+#include "residua/grids/codebook_grid.hpp"
 #include "residua/io/formats/quantized_layer.hpp"
 #include "residua/io/packing/bit_packing.hpp"
 #include "residua/io/safetensors/writer.hpp"
@@ -50,7 +50,7 @@ inline NF4Layer pack_nf4(const QuantizedLayer<NF4Grid>& layer) {
                 "two codes below 16");
         packed.weight[i] = static_cast<std::uint8_t>(pair);
     }
-    std::copy_n(layer.grid.values, 16, packed.quant_map.begin());
+    std::copy_n(layer.grid.values.begin(), 16, packed.quant_map.begin());
     packed.quant_state = nlohmann::json{{"quant_type", "nf4"},
                                         {"blocksize", size},
                                         {"dtype", "float32"},
@@ -73,7 +73,7 @@ inline QuantizedLayer<NF4Grid> unpack_nf4(const NF4Layer& packed) {
         layer.codes.push_back(pair & 15);
     }
     layer.zeros.assign(layer.scales.size(), 0.0f);
-    std::ranges::copy(packed.quant_map, layer.grid.values);
+    std::ranges::copy(packed.quant_map, layer.grid.values.value);
     layer.validate();
     return layer;
 }

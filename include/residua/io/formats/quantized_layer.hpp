@@ -143,7 +143,7 @@ template <class Stored>
 Stored exact_scale(float scale, const char* format, const char* type) {
     const Stored stored(scale);
     require(
-        scale > 0 && is_finite(scale) && static_cast<float>(stored) == scale,
+        scale > 0 && residua::detail::is_finite(scale) && static_cast<float>(stored) == scale,
         std::string(format) + ": a scale is", scale,
         std::string("positive and exact in ") + type + " (ScaleType: scales are to be rounded in the fit)");
     return stored;

@@ -84,7 +84,7 @@ std::uint64_t pack_eights(const Code* codes, std::byte* bytes) {
         std::uint64_t x;
         std::memcpy(&x, codes + 8 * i, 8);
         seen |= x;
-        joined[i] = static_cast<Eight<Bits>>(join_codes<Bits>(x));
+        joined[i] = static_cast<Eight<Bits>>(residua::detail::join_codes<Bits>(x));
     }
     if constexpr (sizeof(Eight<Bits>) == Bits) {
         std::memcpy(bytes, joined, sizeof joined);
@@ -107,7 +107,7 @@ void unpack_eights(const std::byte* bytes, Code* codes) {
     } else {
         for (Index i = 0; i < Count; ++i) std::memcpy(&joined[i], bytes + Bits * i, Bits);
     }
-    for (Index i = 0; i < Count; ++i) x[i] = split_codes<Bits>(joined[i]);
+    for (Index i = 0; i < Count; ++i) x[i] = residua::detail::split_codes<Bits>(joined[i]);
     std::memcpy(codes, x, sizeof x);
 }
 

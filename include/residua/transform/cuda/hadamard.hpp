@@ -11,8 +11,7 @@
 
 namespace residua::cuda {
 
-/// A HadamardTransform of rows in device memory, Q = diag(s) (I (x) H (x) I_inner), in the order of the
-/// context's stream.
+/// A HadamardTransform of rows in device memory, Q = diag(s) (I (x) H (x) I_inner), on the context's stream.
 ///
 /// One launch, with float arithmetic for every element type; it reads the matrix once and writes it once.
 /// block * inner elements have to fit shared memory (56350 on an H100), and `inner` is a power of two. The
@@ -128,8 +127,8 @@ class Hadamard {
 
     template <class T>
     void launch(MatrixView<const T> x, MatrixView<T> y, bool transposed) const {
-        require_matrix("cuda::Hadamard: x", x, features_);
-        require_matrix("cuda::Hadamard: y", y, features_);
+        detail::require_matrix("cuda::Hadamard: x", x, features_);
+        detail::require_matrix("cuda::Hadamard: y", y, features_);
         require(x.rows == y.rows, "cuda::Hadamard: y has rows:", y.rows, std::to_string(x.rows) + " (as x)");
         if (x.rows == 0) return;
         const auto even = [](const void* data, Index stride) {

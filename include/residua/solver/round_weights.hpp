@@ -1,28 +1,29 @@
 #pragma once
 
 #include "residua/core/ordering.hpp"
+#include "residua/grids/group_size.hpp"
 #include "residua/solver/quantized_matrix.hpp"
 
 namespace residua {
 
-/// Plain rounding of `weights` (out_features, in_features) onto grids fitted to groups of `group_size`
-/// columns of the weights themselves: the baseline of every method. Costs m n.
+/// Rounding of `weights` (out_features, in_features) to the nearest points of grids that are fitted to groups
+/// of `group_size` columns of the weights themselves: the baseline of every method. Costs m n.
 template <Real T, Backend<T> B, Element In, Grid<T> G>
-QuantizedMatrix<T, B, G> round_to_nearest(B& backend, MatrixView<const In> weights, const G& grid,
-                                          Index group_size) {
-    require_matrix("round_to_nearest: weights", weights, weights.cols);
-    require(weights.rows >= 1, "round_to_nearest: weights has rows:", weights.rows, "at least 1");
-    require(weights.cols >= 1, "round_to_nearest: weights has columns:", weights.cols, "at least 1");
+QuantizedMatrix<T, B, G> round_weights(B& backend, MatrixView<const In> weights, const G& grid,
+                                       Index group_size = SolverOptions::grid_default) {
+    detail::require_matrix("round_weights: weights", weights, weights.cols);
+    require(weights.rows >= 1, "round_weights: weights has rows:", weights.rows, "at least 1");
+    require(weights.cols >= 1, "round_weights: weights has columns:", weights.cols, "at least 1");
     SolverOptions options;
-    options.group_size = group_size;
+    options.group_size = resolve_group_size<G>(group_size);
     options.static_groups = true;
     options.validate();
     grid.validate();
 
     const Index m = weights.rows;
     const Index n = weights.cols;
-    const std::vector<Index> order = natural_order(n);
-    const GroupLayout groups = group_layout(order, options);
+    const std::vector<Index> order = detail::natural_order(n);
+    const detail::GroupLayout groups = detail::group_layout(order, options);
     QuantizedMatrix<T, B, G> result{.grid = grid};
     result.group_index = groups.of_column;
     result.codes = backend.template allocate<Code>(m, n);
