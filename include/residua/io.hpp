@@ -1,5 +1,6 @@
 #pragma once
 
+/// Files: safetensors, the quantized formats that engines load, and saved moments. Everything that follows is
 /// in namespace residua::io; what is not named here is in residua::io::detail and may change.
 ///
 ///     error.hpp                       FileError, FormatError
@@ -9,6 +10,7 @@
 ///     safetensors/file.hpp            SafetensorsFile: a file on disk
 ///     safetensors/checkpoint.hpp      SafetensorsCheckpoint: a file, or a model in several
 ///     safetensors/writer.hpp          write_safetensors, tensor_of; SafetensorsWriter, TensorSpec
+///     formats/moments.hpp             write_moments, read_moments
 ///     formats/gptq.hpp                GPTQLayer, pack_gptq, unpack_gptq, read_gptq
 ///     formats/gptq_config.hpp         GPTQConfig, GPTQVersion
 ///     formats/compressed_tensors.hpp  PackQuantizedLayer, pack_quantized, unpack_quantized,
@@ -44,6 +46,7 @@
 #include "residua/io/formats/gptq.hpp"
 #include "residua/io/formats/gptq_config.hpp"
 #include "residua/io/formats/model_config.hpp"
+#include "residua/io/formats/moments.hpp"
 #include "residua/io/formats/nf4.hpp"
 #include "residua/io/gguf/blocks.hpp"
 #include "residua/io/gguf/file.hpp"
