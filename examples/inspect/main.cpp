@@ -17,7 +17,7 @@ struct Settings {
 /// How often each code occurs, as columns from the lowest value to the highest; neighbours share a column
 /// beyond 64 codes.
 template <class G>
-void plot_codes(const residua::io::QuantizedLayer<G>& layer) {
+void plot_codes(const residua::QuantizedLayer<G>& layer) {
     constexpr int height = 8;
     const int levels = layer.grid.levels();
     std::vector<double> share(static_cast<std::size_t>(levels), 0);
@@ -43,13 +43,13 @@ void plot_codes(const residua::io::QuantizedLayer<G>& layer) {
 }
 
 template <class G>
-void describe(const std::string& name, const char* format, const residua::io::QuantizedLayer<G>& layer) {
+void describe(const std::string& name, const char* format, const residua::QuantizedLayer<G>& layer) {
     int bits = 0;
     while ((1 << bits) < layer.grid.levels()) ++bits;
     const auto [least, largest] = std::minmax_element(layer.scales.begin(), layer.scales.end());
     std::printf("\n%s: %s, %td x %td, %d bits, %td groups of %td columns%s\n", name.c_str(), format,
-                layer.rows, layer.cols, bits, layer.groups, residua::io::grouping_of(layer).size,
-                residua::io::grouping_of(layer).is_sequential ? "" : ", scattered");
+                layer.rows, layer.cols, bits, layer.groups, layer.grouping().size,
+                layer.grouping().is_sequential ? "" : ", scattered");
     std::printf("    scales from %g to %g\n", double(*least), double(*largest));
     plot_codes(layer);
 }

@@ -1,12 +1,7 @@
 #pragma once
 
 #include <functional>
-#include <residua/io/formats/compressed_tensors.hpp>
-#include <residua/io/formats/fp4.hpp>
-#include <residua/io/formats/gptq.hpp>
-#include <residua/io/formats/model_config.hpp>
-#include <residua/io/gguf/file.hpp>
-#include <residua/io/safetensors.hpp>
+#include <residua/io.hpp>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -30,7 +25,7 @@ class QuantizedGGUF {
     std::vector<ListedTensor> tensors() const {
         std::vector<ListedTensor> all;
         for (const auto& tensor : file_.tensors())
-            all.push_back({tensor.name, "ggml " + std::to_string(tensor.type), text_of(tensor.shape)});
+            all.push_back({tensor.name, name_of(tensor.type), text_of(tensor.shape)});
         return all;
     }
 
@@ -48,18 +43,19 @@ class QuantizedGGUF {
         const bool known = visit_type(file_.tensor(name).type, [&]<class G>(G, const char* format) {
             f(format, file_.layer<G>(name));
         });
-        residua::require(known, "'" + name + "' has ggml type", file_.tensor(name).type, "a type of blocks");
+        residua::require(known, "'" + name + "' has type", name_of(file_.tensor(name).type),
+                         "a type of blocks");
     }
 
   private:
     template <class G, class F>
-    static bool try_grid(std::uint32_t type, F& f) {
+    static bool try_grid(residua::io::GGMLType type, F& f) {
         if (type != residua::io::GGMLFormat<G>::type) return false;
         f(G{}, residua::io::GGMLFormat<G>::name);
         return true;
     }
     template <class F>
-    static bool visit_type(std::uint32_t type, F f) {
+    static bool visit_type(residua::io::GGMLType type, F f) {
         using namespace residua;
         return try_grid<Q4_0Grid>(type, f) || try_grid<Q4_1Grid>(type, f) || try_grid<Q5_0Grid>(type, f) ||
                try_grid<Q5_1Grid>(type, f) || try_grid<Q8_0Grid>(type, f) || try_grid<MXFP4Grid>(type, f);

@@ -3,8 +3,7 @@
 #include <filesystem>
 #include <nlohmann/json.hpp>
 #include <optional>
-#include <residua/io/formats/gptq_config.hpp>
-#include <residua/io/formats/model_config.hpp>
+#include <residua/io.hpp>
 #include <residua/residua.hpp>
 #include <string>
 

@@ -2,8 +2,7 @@
 
 #include <Eigen/Core>
 #include <array>
-#include <residua/io/formats/gptq.hpp>
-#include <residua/io/safetensors.hpp>
+#include <residua/io.hpp>
 #include <string>
 #include <vector>
 

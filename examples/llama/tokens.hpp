@@ -2,7 +2,7 @@
 
 #include <charconv>
 #include <cstring>
-#include <residua/io/safetensors.hpp>
+#include <residua/io.hpp>
 #include <span>
 #include <string>
 #include <vector>

@@ -39,7 +39,7 @@ class BackendSolver : public LayerSolver {
   private:
     SolvedLayer to_host(const residua::QuantizedMatrix<float, B, residua::IntegerGrid>& q) {
         SolvedLayer solved{.report = q.report};
-        if (q) solved.layer = residua::io::to_host(backend_, q);
+        if (q) solved.layer = q.to_host(backend_);
         return solved;
     }
 

@@ -1,14 +1,11 @@
 #pragma once
 
-#include <residua/io/formats/gptq.hpp>
-#include <residua/io/formats/model_config.hpp>
-#include <residua/io/safetensors.hpp>
+#include <residua/io.hpp>
 
 #include "../llama/model.hpp"
 
 /// The linear layers of one block, in the order of llama::layer_names.
-using QuantizedBlock =
-    std::array<residua::io::QuantizedLayer<residua::IntegerGrid>, llama::layer_names.size()>;
+using QuantizedBlock = std::array<residua::QuantizedLayer<residua::IntegerGrid>, llama::layer_names.size()>;
 
 /// A checkpoint in the GPTQ format that is being written, one shard for each block and one for the rest.
 ///

@@ -1,7 +1,7 @@
 #pragma once
 
 #include <memory>
-#include <residua/io/formats/quantized_layer.hpp>
+#include <residua/solver/quantized_layer.hpp>
 #include <string>
 
 #include "../support/solve_settings.hpp"
@@ -9,7 +9,7 @@
 /// One quantized layer in host memory; without codes unless report.status is Success.
 struct SolvedLayer {
     residua::Report report;
-    residua::io::QuantizedLayer<residua::IntegerGrid> layer = {};
+    residua::QuantizedLayer<residua::IntegerGrid> layer = {};
 };
 
 /// Quantizes the layers that read one input, on some device.

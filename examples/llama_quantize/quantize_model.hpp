@@ -80,7 +80,7 @@ class ModelQuantizer {
     }
 
   private:
-    residua::io::QuantizedLayer<residua::IntegerGrid> solve(const llama::Rows& weight, LayerRecord& record) {
+    residua::QuantizedLayer<residua::IntegerGrid> solve(const llama::Rows& weight, LayerRecord& record) {
         SolvedLayer solved = solver_.solve(method_, llama::view(weight));
         const residua::Report& r = solved.report;
         if (r.status != residua::Status::Success)

@@ -1,9 +1,7 @@
 #include <residua/grids/ggml_grid.hpp>
 #include <residua/grids/mxfp4_grid.hpp>
 #include <residua/grids/nvfp4_grid.hpp>
-#include <residua/io/formats/fp4.hpp>
-#include <residua/io/formats/model_config.hpp>
-#include <residua/io/gguf/writer.hpp>
+#include <residua/io.hpp>
 
 #include "methods.hpp"
 
@@ -17,15 +15,15 @@ void write_fp4(const Settings& settings, const io::FP4Layer& packed) {
 }
 
 template <class G>
-void write(const Settings& settings, const io::QuantizedLayer<G>& layer) {
+void write(const Settings& settings, const QuantizedLayer<G>& layer) {
     const auto blocks = io::pack_ggml(layer);
     io::write_gguf(settings.output, {{"general.architecture", std::string("none")}},
                    {io::gguf_tensor<G>(settings.name + ".weight", blocks, layer.rows)});
 }
-void write(const Settings& settings, const io::QuantizedLayer<NVFP4Grid>& layer) {
+void write(const Settings& settings, const QuantizedLayer<NVFP4Grid>& layer) {
     write_fp4(settings, io::pack_nvfp4(layer));
 }
-void write(const Settings& settings, const io::QuantizedLayer<MXFP4Grid>& layer) {
+void write(const Settings& settings, const QuantizedLayer<MXFP4Grid>& layer) {
     write_fp4(settings, io::pack_mxfp4(layer));
 }
 
@@ -35,7 +33,7 @@ Result quantize_to_blocks(Experiment& experiment, const Layer& layer, const Sett
                           Cpu& backend) {
     const auto onto = [&](const auto& grid) {
         Methods methods(experiment, settings, grid,
-                        [&](const std::string&, const auto& q) { write(settings, io::to_host(backend, q)); });
+                        [&](const std::string&, const auto& q) { write(settings, q.to_host(backend)); });
         methods.round();
         methods.solve("gptq", GPTQ{});
         methods.solve("qep", QEP{});

@@ -1,6 +1,4 @@
-#include <residua/io/formats/compressed_tensors.hpp>
-#include <residua/io/formats/gptq.hpp>
-#include <residua/io/formats/model_config.hpp>
+#include <residua/io.hpp>
 
 #include "methods.hpp"
 
@@ -36,7 +34,7 @@ void write_plain(const Settings& settings, const std::string& method, const Quan
 void write(const Settings& settings, const std::string& method, const Quantized<IntegerGrid>& q,
            Cpu& backend) {
     if (settings.format == "residua") return write_plain(settings, method, q, backend);
-    const io::QuantizedLayer<IntegerGrid> layer = io::to_host(backend, q);
+    const QuantizedLayer<IntegerGrid> layer = q.to_host(backend);
     if (settings.format == "compressed-tensors") {
         const io::PackQuantizedLayer packed = io::pack_quantized(layer);
         io::write_safetensors(settings.output, packed.tensors(settings.name),

@@ -1,7 +1,7 @@
 #pragma once
 
 #include <optional>
-#include <residua/io/safetensors.hpp>
+#include <residua/io/safetensors/file.hpp>
 #include <residua/residua.hpp>
 #include <string>
 #include <vector>

@@ -6,12 +6,7 @@
 #include <string>
 
 #include "../io/packed_layers.hpp"
-#include "residua/io/formats/compressed_tensors.hpp"
-#include "residua/io/formats/fp4.hpp"
-#include "residua/io/formats/gptq.hpp"
-#include "residua/io/formats/model_config.hpp"
-#include "residua/io/formats/nf4.hpp"
-#include "residua/io/gguf/writer.hpp"
+#include "residua/io.hpp"
 
 namespace {
 
@@ -21,7 +16,7 @@ using test::random_quantized;
 std::filesystem::path folder;
 
 template <class G>
-void write_expected(const std::string& name, const io::QuantizedLayer<G>& layer) {
+void write_expected(const std::string& name, const QuantizedLayer<G>& layer) {
     const Matrix<float> values = layer.dequantize();
     const std::span elements(values.data(), static_cast<std::size_t>(values.rows() * values.cols()));
     io::write_safetensors(folder / (name + ".expected.safetensors"),

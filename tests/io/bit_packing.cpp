@@ -123,12 +123,15 @@ TEST_CASE("packing refuses what does not fit", "[packing]") {
     CHECK(contains(refusal_of([&] {
                        io::pack_rows(view, 2, {words.data(), 1, 1});
                    }),
-                   "expected less than 4"));
+                   "codes has at (0, 2) the code 4, expected at most 3"));
     CHECK(contains(refusal_of([&] {
                        io::pack_rows_transposed(view, 2, {words.data(), 1, 1});
                    }),
-                   "expected less than 4"));
-    CHECK(contains(refusal_of([&] { io::pack_rows(view, 4, {words.data(), 1, 2}); }), "expected 1 x 1"));
+                   "codes has at (0, 2) the code 4, expected at most 3"));
+    CHECK(contains(refusal_of([&] {
+                       io::pack_rows(view, 4, {words.data(), 1, 2});
+                   }),
+                   "pack_rows: words has shape 1 x 2, expected 1 x 1"));
     CHECK(contains(refusal_of([&] {
                        io::pack_rows_transposed(view, 4, {words.data(), 1, 2});
                    }),

@@ -17,15 +17,11 @@ IntegerGrid grid_of(int bits, Symmetry symmetry, ScaleType type = ScaleType::Flo
 }
 
 template <class G>
-io::QuantizedLayer<G> counting_layer(const G& grid, Index cols, float scale, float zero = 0) {
-    io::QuantizedLayer<G> layer{.rows = 1,
-                                .cols = cols,
-                                .groups = 1,
-                                .scales = {scale},
-                                .zeros = {zero},
-                                .group_index = io::sequential_groups(cols, cols),
-                                .grid = grid};
-    for (Index j = 0; j < cols; ++j) layer.codes.push_back(static_cast<Code>(j % grid.levels()));
+QuantizedLayer<G> counting_layer(const G& grid, Index cols, float scale, float zero = 0) {
+    auto layer = QuantizedLayer<G>::of_shape(1, cols, cols, grid);
+    layer.scales = {scale};
+    layer.zeros = {zero};
+    for (Index j = 0; j < cols; ++j) layer.code_view()(0, j) = static_cast<Code>(j % grid.levels());
     return layer;
 }
 
@@ -42,7 +38,7 @@ TEST_CASE("pack-quantized words by hand", "[compressed_tensors]") {
     CHECK(packed.weight_packed == std::vector<std::int32_t>{0x76543210, 0x0000ffff});
     CHECK(packed.weight_zero_point == std::vector<std::int32_t>{0x39});
     CHECK(packed.weight_shape == std::array<std::int64_t, 2>{2, 8});
-    CHECK(packed.stored_scale ==
+    CHECK(packed.weight_scale ==
           std::vector<std::byte>{std::byte{0}, std::byte{0x38}, std::byte{0}, std::byte{0x40}});
     const auto tensors = packed.tensors("l");
     REQUIRE(tensors.size() == 4);
@@ -78,7 +74,8 @@ TEST_CASE("pack-quantized refuses what it cannot hold", "[compressed_tensors]") 
     auto layer = good;
     std::ranges::reverse(layer.group_index);
     CHECK(contains(refusal(layer), "groups are scattered"));
-    CHECK(contains(refusal(random_quantized(good.grid, 4, 40, 16)), "columns are 40, expected a multiple"));
+    CHECK(
+        contains(refusal(random_quantized(good.grid, 4, 40, 16)), "the columns are 40, expected a multiple"));
     layer = good;
     layer.zeros[1] = 7;
     CHECK(contains(refusal(layer), "a zero of a symmetric grid is 7, expected 8"));
@@ -114,18 +111,19 @@ TEST_CASE("NVFP4, MXFP4 and NF4 round trips", "[fp4]") {
 TEST_CASE("FP4 formats refuse what they cannot hold", "[fp4]") {
     const auto refusal = [](auto pack, const auto& layer) { return refusal_of([&] { (void)pack(layer); }); };
     const auto nv = random_quantized(NVFP4Grid{}, 2, 64, 32);
-    CHECK(contains(refusal(io::pack_nvfp4, nv), "group size is 32, expected 16"));
+    CHECK(contains(refusal(io::pack_nvfp4, nv), "NVFP4: the group size is 32, expected 16"));
     auto mx = random_quantized(MXFP4Grid{}, 2, 64, 32);
     mx.scales[0] = 0.75f;
     CHECK(contains(refusal(io::pack_mxfp4, mx), "a scale is 0.75, expected a power of two"));
     auto fine = random_quantized(NVFP4Grid{}, 2, 64, 16);
     fine.scales[0] = 1.01f;
-    CHECK(contains(refusal(io::pack_nvfp4, fine), "exact in E4M3"));
+    CHECK(contains(refusal(io::pack_nvfp4, fine),
+                   "a scale is 1.01, expected a positive number that E4M3 holds exactly"));
     auto packed = io::pack_mxfp4(random_quantized(MXFP4Grid{}, 2, 64, 32));
     packed.weight_scale[0] = 255;
-    CHECK(contains(refusal(io::unpack_mxfp4, packed), "code is 255"));
+    CHECK(contains(refusal(io::unpack_mxfp4, packed), "the code of a scale is 255, expected 1 to 254"));
     packed.weight_packed.pop_back();
-    CHECK(contains(refusal(io::unpack_mxfp4, packed), "weight_packed has bytes"));
+    CHECK(contains(refusal(io::unpack_mxfp4, packed), "MXFP4: weight_packed has 63 elements, expected 64"));
 }
 
 TEST_CASE("compressed-tensors files", "[compressed_tensors]") {
@@ -142,7 +140,25 @@ TEST_CASE("compressed-tensors files", "[compressed_tensors]") {
     config["config_groups"]["group_0"]["weights"]["num_bits"] = 33;
     CHECK(contains(refusal_of([&] { (void)io::read_pack_quantized(integers, "a", config); }), "bits is 33"));
     CHECK(contains(format_error_of([&] { (void)io::read_pack_quantized(integers, "b", packed.config()); }),
-                   "no tensor"));
+                   "there is no tensor 'b.weight_scale'"));
+    CHECK(contains(format_error_of([&] { (void)io::read_pack_quantized(integers, "a", nlohmann::json()); }),
+                   "config_groups/group_0/weights/symmetric is 'null', expected true or false"));
+    auto tensors_of_doubles = packed.tensors("a");
+    const std::vector<double> doubles(16, 1.0);
+    tensors_of_doubles[1] = io::tensor_of("a.weight_scale", {8, 2}, doubles);
+    io::write_safetensors(folder / "d", tensors_of_doubles);
+    const io::SafetensorsFile with_doubles(folder / "d");
+    CHECK(
+        contains(format_error_of([&] { (void)io::read_pack_quantized(with_doubles, "a", packed.config()); }),
+                 "tensor 'a.weight_scale' has dtype F64, expected F16, BF16 or F32"));
+    auto broken = packed;
+    broken.weight_scale.pop_back();
+    CHECK(contains(refusal_of([&] { (void)io::unpack_quantized(broken); }),
+                   "weight_scale has 31 bytes, expected 32"));
+    broken = packed;
+    broken.weight_zero_point.clear();
+    CHECK(contains(refusal_of([&] { (void)io::unpack_quantized(broken); }),
+                   "weight_zero_point has 0 elements, expected 2"));
 
     const auto nv = random_quantized(NVFP4Grid{.tensor_scale = 0.5f}, 2, 32, 16);
     const auto mx = random_quantized(MXFP4Grid{}, 2, 32, 32);

@@ -16,14 +16,12 @@ using namespace residua::test;
 namespace {
 
 template <class G>
-io::QuantizedLayer<G> block_of(std::vector<Code> codes, float scale, float zero) {
-    return {.rows = 1,
-            .cols = 32,
-            .groups = 1,
-            .codes = std::move(codes),
-            .scales = {scale},
-            .zeros = {zero},
-            .group_index = io::sequential_groups(32, 32)};
+QuantizedLayer<G> block_of(std::vector<Code> codes, float scale, float zero) {
+    auto layer = QuantizedLayer<G>::of_shape(1, 32, 32);
+    layer.codes = std::move(codes);
+    layer.scales = {scale};
+    layer.zeros = {zero};
+    return layer;
 }
 
 template <class Block>
@@ -109,11 +107,13 @@ TEST_CASE("ggml round trips", "[gguf]") {
 
 TEST_CASE("ggml blocks refuse what they cannot hold", "[gguf]") {
     const auto refusal = [](const auto& layer) { return refusal_of([&] { (void)io::pack_ggml(layer); }); };
-    CHECK(contains(refusal(random_quantized(Q4_0Grid{}, 2, 64, 64)), "Q4_0: group size is 64, expected 32"));
-    CHECK(contains(refusal(random_quantized(Q8_0Grid{}, 2, 40, 32)), "columns are 40"));
+    CHECK(contains(refusal(random_quantized(Q4_0Grid{}, 2, 64, 64)),
+                   "Q4_0: the group size is 64, expected 32"));
+    CHECK(contains(refusal(random_quantized(Q8_0Grid{}, 2, 40, 32)),
+                   "the columns are 40, expected a multiple of the group size, 32"));
     auto layer = random_quantized(Q4_1Grid{}, 2, 64, 32);
     layer.zeros[0] = 0.1f;
-    CHECK(contains(refusal(layer), "a minimum is 0.1"));
+    CHECK(contains(refusal(layer), "Q4_1: a minimum is 0.1, expected a number that float16 holds exactly"));
     CHECK(contains(refusal_of([] { (void)io::unpack_ggml<Q4_0Grid>({}, 1); }), "unpack_ggml: rows is 1"));
 }
 
@@ -126,8 +126,9 @@ TEST_CASE("GGUF files", "[gguf]") {
     CHECK(read.tensors()[0].shape == std::vector<Index>{2, 64});
     CHECK(read.tensors()[1].bytes.size() == 12);
     CHECK(same_layer(read.layer<Q4_0Grid>("w"), random_quantized(Q4_0Grid{}, 2, 64, 32)));
-    CHECK(contains(format_error_of([&] { (void)read.layer<Q4_1Grid>("w"); }), "expected a matrix of Q4_1"));
-    CHECK(contains(format_error_of([&] { (void)read.tensor("v"); }), "no tensor 'v'"));
+    CHECK(contains(format_error_of([&] { (void)read.layer<Q4_1Grid>("w"); }),
+                   "tensor 'w' has type Q4_0 and rank 2, expected a matrix of Q4_1"));
+    CHECK(contains(format_error_of([&] { (void)read.tensor("v"); }), "there is no tensor 'v'"));
 
     const std::vector<float> one = {1};
     CHECK(contains(refusal_of([&] {
@@ -138,8 +139,14 @@ TEST_CASE("GGUF files", "[gguf]") {
     CHECK(contains(refusal_of([&] {
                        io::write_gguf(folder / "g", {}, {io::gguf_tensor(std::string(64, 'a'), {1}, one)});
                    }),
-                   "name has bytes 64"));
+                   "of a tensor has 64 bytes, expected 1 to 63"));
+    CHECK(contains(refusal_of([&] { io::write_gguf(folder / "g", {}, {io::gguf_tensor("a", {3}, one)}); }),
+                   "tensor 'a' has 4 bytes of data, expected 12 for its shape and type F32"));
+    CHECK(contains(refusal_of([&] { io::write_gguf(folder / "g", {}, {io::gguf_tensor("a", {0}, one)}); }),
+                   "tensor 'a' has the extent 0"));
     CHECK(!std::filesystem::exists(folder / "g"));
+    CHECK(name_of(io::GGMLType::MXFP4) == "MXFP4");
+    CHECK(name_of(static_cast<io::GGMLType>(14)) == "14");
 }
 
 TEST_CASE("damaged GGUF files", "[gguf]") {

@@ -12,7 +12,7 @@ using io::GPTQVersion;
 
 namespace {
 
-using Layer = io::QuantizedLayer<IntegerGrid>;
+using Layer = QuantizedLayer<IntegerGrid>;
 using Words = std::vector<std::int32_t>;
 
 IntegerGrid gptq_grid(int bits, Symmetry symmetry = Symmetry::None) {
@@ -21,15 +21,13 @@ IntegerGrid gptq_grid(int bits, Symmetry symmetry = Symmetry::None) {
 
 /// Two outputs of ascending and of largest codes, one group, zeros 1 and `zero`.
 Layer small_layer(int bits, Index cols, float zero) {
-    Layer layer{.rows = 2,
-                .cols = cols,
-                .groups = 1,
-                .scales = {0.5f, 2.0f},
-                .zeros = {1, zero},
-                .group_index = io::sequential_groups(cols, cols),
-                .grid = gptq_grid(bits)};
-    for (Index j = 0; j < cols; ++j) layer.codes.push_back(static_cast<Code>(j % (1 << bits)));
-    for (Index j = 0; j < cols; ++j) layer.codes.push_back(static_cast<Code>((1 << bits) - 1));
+    Layer layer = Layer::of_shape(2, cols, cols, gptq_grid(bits));
+    layer.scales = {0.5f, 2.0f};
+    layer.zeros = {1, zero};
+    for (Index j = 0; j < cols; ++j) {
+        layer.code_view()(0, j) = static_cast<Code>(j % (1 << bits));
+        layer.code_view()(1, j) = static_cast<Code>((1 << bits) - 1);
+    }
     return layer;
 }
 
@@ -121,8 +119,8 @@ TEST_CASE("GPTQ files", "[gptq]") {
 
     CHECK(contains(format_error_of([&] { (void)io::read_gptq(file, "a.b", 4, GPTQVersion::V2); }),
                    "'a.b.qweight' has shape [6, 24], expected [8, 24]"));
-    CHECK(
-        contains(format_error_of([&] { (void)io::read_gptq(file, "a", 3, GPTQVersion::V2); }), "no tensor"));
+    CHECK(contains(format_error_of([&] { (void)io::read_gptq(file, "a", 3, GPTQVersion::V2); }),
+                   "there is no tensor 'a.scales'"));
     auto wrong = packed;
     wrong.g_idx[5] = 4;
     io::write_safetensors(folder / "g.safetensors", wrong.tensors("a.b"));
@@ -143,7 +141,7 @@ TEST_CASE("GPTQ refuses what the format cannot hold", "[gptq]") {
     CHECK(contains(refusal(layer), "bits is 5, expected 2, 3, 4 or 8"));
     layer = good;
     layer.scales[3] = 0.1f;
-    CHECK(contains(refusal(layer), "a scale is 0.1, expected positive and exact in float16"));
+    CHECK(contains(refusal(layer), "a scale is 0.1, expected a positive number that float16 holds exactly"));
     layer.scales[3] = 0;
     CHECK(contains(refusal(layer), "a scale is 0"));
     layer.scales[3] = 1e6f;
@@ -153,20 +151,40 @@ TEST_CASE("GPTQ refuses what the format cannot hold", "[gptq]") {
     CHECK(contains(refusal(layer, GPTQVersion::V1), "version 1: a zero is 0, expected at least 1"));
     CHECK(refusal(layer, GPTQVersion::V2).empty());
     layer.zeros[2] = 1.5f;
-    CHECK(contains(refusal(layer), "a zero is 1.5, expected an integer, 0 to 15"));
+    CHECK(contains(refusal(layer), "GPTQ format: a zero is 1.5, expected a whole number from 0 to 15"));
     layer.zeros[2] = 16;
     CHECK(contains(refusal(layer), "a zero is 16"));
     layer = good;
     layer.codes[7] = 16;
-    CHECK(contains(refusal(layer), "expected less than 16"));
+    CHECK(contains(refusal(layer), "codes has at (0, 7) the code 16, expected at most 15"));
     layer = good;
     layer.group_index[0] = 1;
-    CHECK(contains(refusal(layer), "columns of group 1: 17, expected 15"));
+    CHECK(contains(refusal(layer), "group 1 has 17 columns, expected 15, as group 0 has"));
     layer.group_index[0] = 2;
     CHECK(contains(refusal(layer), "group_index holds 2"));
     layer = good;
     layer.scales.pop_back();
-    CHECK(contains(refusal(layer), "scales has elements: 7, expected 8"));
+    CHECK(contains(refusal(layer), "QuantizedLayer: scales has 7 elements, expected 8"));
+}
+
+TEST_CASE("GPTQ members that do not fit together are refused", "[gptq]") {
+    const auto good = io::pack_gptq(random_quantized(gptq_grid(4), 8, 32, 16));
+    const auto refusal = [](const io::GPTQLayer& packed) {
+        return refusal_of([&] { (void)io::unpack_gptq(packed); });
+    };
+    CHECK(refusal(good).empty());
+    auto packed = good;
+    packed.qweight.pop_back();
+    CHECK(contains(refusal(packed), "unpack_gptq: qweight has 31 elements, expected 32"));
+    packed = good;
+    packed.scales.clear();
+    CHECK(contains(refusal(packed), "unpack_gptq: scales has 0 elements, expected 16"));
+    packed = good;
+    packed.groups = 0;
+    CHECK(contains(refusal(packed), "groups are [32, 8, 0], expected at least 1 each"));
+    packed = good;
+    packed.g_idx[0] = 2;
+    CHECK(contains(refusal(packed), "group_index holds 2, expected 0 to 1"));
 }
 
 TEST_CASE("GPTQ settings", "[gptq]") {
@@ -188,6 +206,15 @@ TEST_CASE("GPTQ settings", "[gptq]") {
     CHECK(json["group_size"] == -1);
     CHECK(json["sym"] == false);
     CHECK(json["checkpoint_format"] == "gptq_v2");
+
+    CHECK(io::GPTQConfig::from_json({{"bits", 3}, {"group_size", 64}, {"desc_act", nullptr}}).bits == 3);
+    const auto misread = [](const nlohmann::json& settings) {
+        return format_error_of([&] { (void)io::GPTQConfig::from_json(settings); });
+    };
+    CHECK(contains(misread(nlohmann::json()), "bits is 'null', expected a whole number"));
+    CHECK(contains(misread({{"bits", "four"}}), "bits is '\"four\"', expected a whole number"));
+    CHECK(contains(misread({{"bits", 4}, {"group_size", 128}, {"sym", 1}}),
+                   "sym is '1', expected true or false"));
 
     folder.write("config.json", R"({"model_type": "llama", "quantization_config": {"bits": 2}})");
     io::write_quantization_config(folder.path(), json);

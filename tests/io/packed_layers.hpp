@@ -4,32 +4,28 @@
 #include <stdexcept>
 #include <string>
 
-#include "residua/io/formats/quantized_layer.hpp"
+#include "residua/solver/quantized_layer.hpp"
 #include "support/random.hpp"
 
 namespace residua::test {
 
 /// Codes, and scales and zeros of groups of random weights, on any grid.
 template <class G>
-io::QuantizedLayer<G> random_quantized(const G& grid, Index rows, Index cols, Index group_size,
-                                       std::uint64_t seed = 1) {
+QuantizedLayer<G> random_quantized(const G& grid, Index rows, Index cols, Index group_size,
+                                   std::uint64_t seed = 1) {
     Random random(seed);
-    const Index groups = (cols + group_size - 1) / group_size;
-    io::QuantizedLayer<G> layer{.rows = rows,
-                                .cols = cols,
-                                .groups = groups,
-                                .group_index = io::sequential_groups(cols, group_size),
-                                .grid = grid};
-    for (Index i = 0; i < rows * groups; ++i) {
+    auto layer = QuantizedLayer<G>::of_shape(rows, cols, group_size, grid);
+    for (std::size_t i = 0; i < layer.scales.size(); ++i) {
         const auto p = grid.params(static_cast<float>(-std::exp(random.normal())),
                                    static_cast<float>(std::exp(random.normal())));
-        layer.scales.push_back(p.scale);
-        layer.zeros.push_back(p.zero);
+        layer.scales[i] = p.scale;
+        layer.zeros[i] = p.zero;
     }
     for (Index r = 0; r < rows; ++r) {
         for (Index j = 0; j < cols; ++j) {
             const auto p = layer.params(r, layer.group_index[static_cast<std::size_t>(j)]);
-            layer.codes.push_back(static_cast<Code>(grid.encode(static_cast<float>(2 * random.normal()), p)));
+            layer.code_view()(r, j) =
+                static_cast<Code>(grid.encode(static_cast<float>(2 * random.normal()), p));
         }
     }
     return layer;
@@ -37,7 +33,7 @@ io::QuantizedLayer<G> random_quantized(const G& grid, Index rows, Index cols, In
 
 /// Equal in all that decides the weights.
 template <class G>
-bool same_layer(const io::QuantizedLayer<G>& a, const io::QuantizedLayer<G>& b) {
+bool same_layer(const QuantizedLayer<G>& a, const QuantizedLayer<G>& b) {
     return a.rows == b.rows && a.cols == b.cols && a.groups == b.groups && a.codes == b.codes &&
            a.scales == b.scales && a.zeros == b.zeros && a.group_index == b.group_index;
 }

@@ -14,7 +14,10 @@
 #include <string_view>
 #include <utility>
 
-#include "residua/io/safetensors.hpp"
+#include "residua/io/safetensors/checkpoint.hpp"
+#include "residua/io/safetensors/file.hpp"
+#include "residua/io/safetensors/view.hpp"
+#include "residua/io/safetensors/writer.hpp"
 
 /// Files made by hand, and a place to put them.
 namespace residua::test {

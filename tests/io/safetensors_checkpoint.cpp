@@ -104,7 +104,7 @@ TEST_CASE("an index cannot lead out of its directory", "[checkpoint]") {
 TEST_CASE("an index that contradicts the shards is refused", "[checkpoint]") {
     CHECK(error_of_index(weight_map(R"("a":"a.safetensors","b":"b.safetensors")")).empty());
     CHECK(contains(error_of_index(weight_map(R"("b":"a.safetensors")")),
-                   "a.safetensors': no tensor 'b', expected it"));
+                   "a.safetensors': there is no tensor 'b', expected it"));
 
     const TemporaryFolder folder;
     folder.write("1", shard({"a", "b"}));

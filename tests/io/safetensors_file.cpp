@@ -90,7 +90,7 @@ TEST_CASE("what cannot be opened says why", "[safetensors]") {
 #endif
     const auto empty = folder.write("empty.safetensors", "");
     CHECK(format_error_of([&] { (void)io::SafetensorsFile(empty); }) ==
-          "residua: '" + empty.string() + "': file has 0 bytes, expected at least 8");
+          "residua: '" + empty.string() + "': the file has 0 bytes, expected at least 8");
     try {
         (void)io::SafetensorsFile(folder / "absent");
     } catch (const io::FileError& error) {

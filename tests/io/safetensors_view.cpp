@@ -75,11 +75,13 @@ TEST_CASE("a file with any one byte replaced is read or refused, no more", "[saf
 TEST_CASE("header sizes that cannot be are refused", "[safetensors]") {
     const auto with_size = [](std::uint64_t size) { return bytes_of({size}) + "{}      "; };
     CHECK(parse(with_size(8)).tensors().empty());
-    CHECK(contains(parse_error_of(with_size(std::uint64_t{1} << 63)), "header size is 9223372036854775808"));
-    CHECK(contains(parse_error_of(with_size(~std::uint64_t{0})), "header size is 18446744073709551615"));
+    CHECK(contains(parse_error_of(with_size(std::uint64_t{1} << 63)),
+                   "the size of the header is 9223372036854775808"));
+    CHECK(contains(parse_error_of(with_size(~std::uint64_t{0})),
+                   "the size of the header is 18446744073709551615"));
     CHECK(contains(parse_error_of(with_size(100'000'001)), "expected at most 100000000"));
-    CHECK(
-        contains(parse_error_of(with_size(9)), "header size is 9, expected at most 8 in a file of 16 bytes"));
+    CHECK(contains(parse_error_of(with_size(9)),
+                   "the size of the header is 9, expected at most 8 in a file of 16 bytes"));
     CHECK(contains(parse_error_of(with_size(0)), "header starts with '', expected '{'"));
     CHECK(contains(parse_error_of("1234567"), "file has 7 bytes, expected at least 8"));
 }
@@ -290,7 +292,7 @@ TEST_CASE("reading converts between floating dtypes and no others", "[safetensor
     CHECK(contains(error([&] { (void)view.read<int>("i8"); }), "tensor 'i8' has dtype I8, expected I32"));
     CHECK(contains(error([&] { (void)view.read<std::uint8_t>("bool"); }), "has dtype BOOL, expected U8"));
     CHECK(contains(error([&] { view.read<float>("f64", two_values); }),
-                   "tensor 'f64' has elements 3, expected 2"));
+                   "tensor 'f64' has 3 elements, expected 2 (the buffer's size)"));
 }
 
 TEST_CASE("tensors at any address are read", "[safetensors]") {
@@ -325,9 +327,9 @@ TEST_CASE("visiting passes on what the visitor returns, whatever it takes", "[sa
 
 TEST_CASE("a missing tensor is named beside those that there are", "[safetensors]") {
     CHECK(format_error_of([] { (void)parse(small_file).info("v"); }) ==
-          "residua: 'test.safetensors': no tensor 'v', expected one of 'w'");
+          "residua: 'test.safetensors': there is no tensor 'v', expected one of 'w'");
     CHECK(contains(format_error_of([] { (void)parse(safetensors_bytes("{}")).read<float>("v"); }),
-                   "none: there are no tensors"));
+                   "none: the file has no tensors"));
     std::string header = "{";
     for (int i = 10; i < 30; ++i)
         header += (i > 10 ? "," : "") + ("\"t" + std::to_string(i)) +

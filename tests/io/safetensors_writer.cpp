@@ -134,14 +134,14 @@ TEST_CASE("misuse of the writer says what was expected, and leaves nothing behin
     };
     CHECK(declare({{"w", DType::U8, {3}}}).empty());
     CHECK(contains(declare({{"w", DType::U8, {3}}, {"w", DType::U8, {3}}}), "tensor 'w' is declared twice"));
-    CHECK(contains(declare({{"__metadata__", DType::U8, {3}}}), "this one is reserved"));
-    CHECK(contains(declare({{"w", DType::U8, {-1, 2}}}), "has shape [-1, 2], expected no negative extent"));
+    CHECK(contains(declare({{"__metadata__", DType::U8, {3}}}), "this is reserved for metadata"));
+    CHECK(contains(declare({{"w", DType::U8, {-1, 2}}}), "has shape [-1, 2], expected no extent below 0"));
     CHECK(contains(declare({{"w", DType::U8, {Index{1} << 40, Index{1} << 40}}}),
                    "expected less than 2^63 bytes"));
     CHECK(contains(declare({{"v", DType::U8, {Index{1} << 62}}, {"w", DType::U8, {Index{1} << 62}}}),
                    "tensor 'w' has shape [4611686018427387904], expected less than 2^63 bytes in the file"));
     CHECK(contains(declare({{"\xff", DType::U8, {}}}), "expected UTF-8"));
-    CHECK(contains(declare({}, {{"k", "\xff"}}), "metadata value"));
+    CHECK(contains(declare({}, {{"k", "\xff"}}), "the value of a metadata entry is"));
     CHECK(
         contains(declare({{"w", DType::U8, std::vector<Index>(65, 1)}}), "has rank 65, expected at most 64"));
 
@@ -150,12 +150,12 @@ TEST_CASE("misuse of the writer says what was expected, and leaves nothing behin
         return misuse_of([&] { writer.append(name, values); });
     };
     CHECK(contains(append("b", std::vector<float>(1)), "the tensor is 'b', expected 'a'"));
-    CHECK(contains(append("a", std::vector<float>(1)), "elements are F32, expected U8 for tensor 'a'"));
+    CHECK(contains(append("a", std::vector<float>(1)), "the elements are F32, expected U8 for tensor 'a'"));
     CHECK(append("a", three).empty());
-    CHECK(contains(append("a", three), "tensor 'a' gets bytes 3, expected at most 1"));
-    CHECK(contains(misuse_of([&] { writer.commit(); }), "tensor 'a' has bytes 3, expected 4"));
+    CHECK(contains(append("a", three), "tensor 'a' gets 3 bytes more, expected at most 1"));
+    CHECK(contains(misuse_of([&] { writer.commit(); }), "tensor 'a' has got 3 bytes, expected 4"));
     CHECK(append("a", std::span(three).first(1)).empty());
-    CHECK(contains(misuse_of([&] { writer.commit(); }), "tensor 'b' has bytes 0, expected 4"));
+    CHECK(contains(misuse_of([&] { writer.commit(); }), "tensor 'b' has got 0 bytes, expected 4"));
     CHECK(append("b", std::vector<float>(1)).empty());
     CHECK(contains(append("c", three), "the tensor is 'c', expected no more data"));
     CHECK(contains(append("a", three), "expected no more data"));

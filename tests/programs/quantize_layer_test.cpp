@@ -5,7 +5,7 @@
 #include <limits>
 #include <map>
 #include <nlohmann/json.hpp>
-#include <residua/io/safetensors.hpp>
+#include <residua/io.hpp>
 #include <string>
 #include <vector>
 

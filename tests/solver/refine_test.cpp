@@ -533,8 +533,8 @@ TEMPLATE_TEST_CASE("refine() takes codes from anywhere", "[solver][refine]", RES
     const IntegerGrid grid{.bits = 3};
     const auto moments = moments_of<TestType>(layer);
     const auto w = upload<TestType>(layer.w);
-    Solved rounded = fetch<TestType>(
-        round_weights<typename TestType::Scalar>(TestType::get(), w.view(), grid, Index(16)));
+    Solved rounded =
+        fetch<TestType>(round_weights<typename TestType::Scalar>(TestType::get(), w.view(), grid, Index(16)));
     const Problem problem = problem_of(layer, 0, RefineOptions{}.damping.initial);
     const bool scattered = GENERATE(false, true);
     if (scattered) {

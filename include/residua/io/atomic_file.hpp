@@ -30,7 +30,7 @@ namespace residua::io {
 /// later than the rename: where the directory itself cannot be made durable, commit() throws and `path` holds
 /// the new, complete file.
 ///
-/// Throws FileError where the system refuses.
+/// Throws FileError where the system refuses, std::invalid_argument after commit(), a failure or a move.
 class AtomicFile {
   public:
     explicit AtomicFile(const std::filesystem::path& path) : path_(std::filesystem::absolute(path)) {
@@ -51,8 +51,9 @@ class AtomicFile {
         if (file_ != nullptr) close_and_remove();
     }
 
-    const std::filesystem::path& path() const { return path_; }
+    [[nodiscard]] const std::filesystem::path& path() const { return path_; }
 
+    /// Adds bytes at the end of the file.
     void append(std::span<const std::byte> bytes) {
         require_open("append");
         if (bytes.empty()) return;
@@ -60,6 +61,7 @@ class AtomicFile {
         if (std::fwrite(bytes.data(), 1, bytes.size(), file_) != bytes.size()) fail("write");
     }
 
+    /// Makes the bytes durable and gives the file its name; nothing can be appended afterwards.
     void commit() {
         require_open("commit");
         errno = 0;

@@ -41,7 +41,7 @@ namespace detail {
 struct DTypeFacts {
     DType dtype;
     std::string_view name;  // as in the file
-    std::size_t size;       // bytes an element
+    std::size_t size;       // bytes of an element
 };
 
 inline constexpr std::array dtype_facts = {
@@ -70,17 +70,17 @@ concept OneOf = (std::same_as<T, Us> || ...);
 }  // namespace detail
 
 /// The name that the format uses: "BF16", "F8_E4M3", ...
-constexpr std::string_view name_of(DType dtype) {
+[[nodiscard]] constexpr std::string_view name_of(DType dtype) {
     return detail::dtype_facts[static_cast<std::size_t>(dtype)].name;
 }
 
-/// Bytes an element.
-constexpr std::size_t size_of(DType dtype) {
+/// Bytes of an element.
+[[nodiscard]] constexpr std::size_t size_of(DType dtype) {
     return detail::dtype_facts[static_cast<std::size_t>(dtype)].size;
 }
 
 /// The inverse of name_of(); empty where the name is unknown.
-constexpr std::optional<DType> dtype_named(std::string_view name) {
+[[nodiscard]] constexpr std::optional<DType> dtype_named(std::string_view name) {
     for (const auto& facts : detail::dtype_facts) {
         if (facts.name == name) return facts.dtype;
     }
@@ -98,7 +98,7 @@ concept Stored = Element<T> || StoredInteger<T>;
 
 /// The dtype whose elements are T's bytes.
 template <Stored T>
-constexpr DType dtype_of() {
+[[nodiscard]] constexpr DType dtype_of() {
     if constexpr (std::same_as<T, float>)
         return DType::F32;
     else if constexpr (std::same_as<T, double>)

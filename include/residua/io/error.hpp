@@ -32,7 +32,7 @@ namespace detail {
 
 /// Text from a file as it may be shown on a terminal: quoted, without control characters, at most `limit`
 /// bytes.
-inline std::string in_quotes(std::string_view text, std::size_t limit = 100) {
+[[nodiscard]] inline std::string in_quotes(std::string_view text, std::size_t limit = 100) {
     std::size_t length = std::min(text.size(), limit);
     const auto inside_character = [&](std::size_t i) {
         return (static_cast<unsigned char>(text[i]) & 0xc0u) == 0x80u;

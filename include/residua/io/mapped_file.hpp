@@ -41,7 +41,7 @@ class MappedFile {
   public:
     explicit MappedFile(const std::filesystem::path& path);
 
-    std::span<const std::byte> bytes() const { return bytes_; }
+    [[nodiscard]] std::span<const std::byte> bytes() const { return bytes_; }
 
 #if RESIDUA_HAS_MMAP
     MappedFile(MappedFile&& other) noexcept : bytes_(std::exchange(other.bytes_, {})) {}

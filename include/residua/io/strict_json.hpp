@@ -47,7 +47,7 @@ class StrictHandler : public nlohmann::json_sax<nlohmann::json> {
         std::string where;
         std::string_view expected;
     };
-    virtual Place place() const = 0;
+    [[nodiscard]] virtual Place place() const = 0;
 
     [[noreturn]] void unexpected(std::string_view found) const {
         const Place here = place();
@@ -55,7 +55,7 @@ class StrictHandler : public nlohmann::json_sax<nlohmann::json> {
     }
 
     std::string_view file_;
-    std::string_view what_;  // "header", "index"
+    std::string_view what_;  // "the header", "the index"
 };
 
 /// Feeds `text`, which is to be one JSON object, to `handler`. Throws FormatError.

@@ -30,41 +30,43 @@ struct TensorInfo {
     std::vector<Index> shape;          ///< empty: a scalar
     std::span<const std::byte> bytes;  ///< product(shape) * size_of(dtype) bytes, at any alignment
 
-    Index elements() const { return static_cast<Index>(bytes.size() / size_of(dtype)); }
+    [[nodiscard]] Index elements() const { return static_cast<Index>(bytes.size() / size_of(dtype)); }
 };
 
 /// Tensors by name: the interface that SafetensorsView, SafetensorsFile and SafetensorsCheckpoint share.
 ///
 /// Every access to a tensor throws FormatError where there is none of that name, or where its dtype or shape
-/// is not what the call asks for. Look-up takes O(log tensors).
+/// is not what the call asks for. Look-up takes O(log tensors). Reading is safe from several threads at once.
 class TensorTable {
   public:
     /// Path or name for messages.
-    const std::string& source() const { return source_; }
+    [[nodiscard]] const std::string& source() const { return source_; }
 
     /// All tensors, in ascending order of their names.
-    const std::vector<TensorInfo>& tensors() const { return tensors_; }
+    [[nodiscard]] const std::vector<TensorInfo>& tensors() const { return tensors_; }
 
-    const Metadata& metadata() const { return metadata_; }
+    [[nodiscard]] const Metadata& metadata() const { return metadata_; }
 
-    std::vector<std::string> names() const {
+    /// Of all tensors, in ascending order.
+    [[nodiscard]] std::vector<std::string> names() const {
         std::vector<std::string> all;
         all.reserve(tensors_.size());
         for (const TensorInfo& tensor : tensors_) all.push_back(tensor.name);
         return all;
     }
 
-    bool contains(std::string_view name) const { return find(name) != nullptr; }
+    [[nodiscard]] bool contains(std::string_view name) const { return find(name) != nullptr; }
 
-    const TensorInfo& info(std::string_view name) const {
+    [[nodiscard]] const TensorInfo& info(std::string_view name) const {
         if (const TensorInfo* tensor = find(name)) return *tensor;
-        detail::malformed(source_, "no tensor ", detail::in_quotes(name), ", expected one of ", some_names());
+        detail::malformed(source_, "there is no tensor ", detail::in_quotes(name), ", expected one of ",
+                          some_names());
     }
 
     /// Copies a tensor of any shape, row-major. float and double take F64, F32, F16 and BF16 (F64 to float
     /// rounds to nearest); every other T takes the dtype that is exactly T.
     template <Stored T>
-    std::vector<T> read(std::string_view name) const {
+    [[nodiscard]] std::vector<T> read(std::string_view name) const {
         const TensorInfo& tensor = info(name);
         std::vector<T> values(static_cast<std::size_t>(tensor.elements()));
         copy(tensor, values.data());
@@ -76,8 +78,8 @@ class TensorTable {
     void read(std::string_view name, std::span<T> values) const {
         const TensorInfo& tensor = info(name);
         if (std::cmp_not_equal(values.size(), tensor.elements()))
-            refuse(tensor, "elements", tensor.elements(),
-                   std::to_string(values.size()) + " (the buffer's size)");
+            detail::malformed(source_, "tensor ", detail::in_quotes(tensor.name), " has ", tensor.elements(),
+                              " elements, expected ", values.size(), " (the buffer's size)");
         copy(tensor, values.data());
     }
 
@@ -85,7 +87,7 @@ class TensorTable {
     /// by SafetensorsWriter widest dtype first has all its tensors aligned); valid as long as the table's
     /// bytes.
     template <Stored T>
-    MatrixView<const T> matrix_view(std::string_view name) const {
+    [[nodiscard]] MatrixView<const T> matrix_view(std::string_view name) const {
         const TensorInfo& tensor = info(name);
         expect_matrix(tensor);
         expect_dtype<T>(tensor);
@@ -134,7 +136,7 @@ class TensorTable {
 
     std::string some_names() const {
         constexpr std::size_t most = 12;
-        if (tensors_.empty()) return "none: there are no tensors";
+        if (tensors_.empty()) return "none: the file has no tensors";
         std::string text;
         for (std::size_t i = 0; i < std::min(most, tensors_.size()); ++i)
             text += (i == 0 ? "" : ", ") + detail::in_quotes(tensors_[i].name);

@@ -1,14 +1,17 @@
 #pragma once
 
+#include <stdexcept>
+#include <string>
 #include <vector>
 
 #include "residua/backends/backend.hpp"
-#include "residua/core/matrix.hpp"
 #include "residua/core/report.hpp"
+#include "residua/solver/quantized_layer.hpp"
 
 namespace residua {
 
-/// A quantized layer: w_rj ~ grid.decode(codes_rj, {scales_rg, zeros_rg}) with g = group_index[j].
+/// A quantized layer where the backend keeps it: w_rj ~ grid.decode(codes_rj, {scales_rg, zeros_rg}) with
+/// g = group_index[j].
 ///
 /// For m output rows, n input columns in the original order and G groups, in memory of the backend:
 ///   codes (m, n), scales (m, G), zeros (m, G); group_index (n) on the host.
@@ -24,28 +27,32 @@ struct QuantizedMatrix {
 
     explicit operator bool() const { return report.status == Status::Success; }
 
-    /// (m, n) in host memory. Throws std::logic_error if there are no codes.
-    Matrix<T> dequantize(B& backend) const {
+    /// A copy in host memory. File formats hold scales of at most 32 bits: to write the result of a solve in
+    /// double, ask for to_host<float>(backend). Throws std::logic_error if there are no codes.
+    template <Real U = T>
+    [[nodiscard]] QuantizedLayer<G, U> to_host(B& backend) const {
         if (!*this) {
-            throw std::logic_error("residua: QuantizedMatrix::dequantize: no codes, status is " +
-                                   std::string(to_string(report.status)));
+            throw std::logic_error(
+                "residua: QuantizedMatrix::to_host: there are no codes, for the solve ended with " +
+                std::string(to_string(report.status)));
         }
-        const Index rows = codes.rows();
-        const Index cols = codes.cols();
-        const std::vector<Code> code = backend.read(codes.view());
-        const std::vector<T> scale = backend.read(scales.view());
-        const std::vector<T> zero = backend.read(zeros.view());
-        Matrix<T> values(rows, cols);
-        for (Index r = 0; r < rows; ++r) {
-            for (Index j = 0; j < cols; ++j) {
-                const auto g =
-                    static_cast<std::size_t>(r * scales.cols() + group_index[static_cast<std::size_t>(j)]);
-                values(r, j) = grid.decode(code[static_cast<std::size_t>(r * cols + j)],
-                                           GridParams<T>{scale[g], zero[g]});
-            }
-        }
-        return values;
+        const auto read = [&](const auto& matrix) {
+            const std::vector<T> values = backend.read(matrix.view());
+            return std::vector<U>(values.begin(), values.end());
+        };
+        return {.rows = codes.rows(),
+                .cols = codes.cols(),
+                .groups = scales.cols(),
+                .codes = backend.read(codes.view()),
+                .scales = read(scales),
+                .zeros = read(zeros),
+                .group_index = group_index,
+                .grid = grid};
     }
+
+    /// The weights that the codes stand for, (m, n) in host memory. Throws std::logic_error if there are no
+    /// codes.
+    [[nodiscard]] Matrix<T> dequantize(B& backend) const { return to_host(backend).dequantize(); }
 };
 
 }  // namespace residua

@@ -1,16 +1,15 @@
 #pragma once
 
-#include <optional>
-#include <span>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "residua/grids/integer_grid.hpp"
 #include "residua/io/formats/gptq_config.hpp"
-#include "residua/io/formats/quantized_layer.hpp"
+#include "residua/io/formats/layer_packing.hpp"
 #include "residua/io/packing/bit_packing.hpp"
-#include "residua/io/safetensors/tensor_shape.hpp"
 #include "residua/io/safetensors/writer.hpp"
+#include "residua/io/tensor_shape.hpp"
 
 namespace residua::io {
 
@@ -35,26 +34,10 @@ struct GPTQLayer {
     std::vector<float16> scales = {};
     std::vector<std::int32_t> g_idx = {};
 
-    MatrixView<std::uint32_t> qweight_words() {
-        return {reinterpret_cast<std::uint32_t*>(qweight.data()), packed_words(in_features, bits),
-                out_features};
-    }
-    MatrixView<const std::uint32_t> qweight_words() const {
-        return const_cast<GPTQLayer*>(this)->qweight_words();
-    }
-    MatrixView<std::uint32_t> qzeros_words() {
-        return {reinterpret_cast<std::uint32_t*>(qzeros.data()), groups, packed_words(out_features, bits)};
-    }
-    MatrixView<const std::uint32_t> qzeros_words() const {
-        return const_cast<GPTQLayer*>(this)->qzeros_words();
-    }
-
     /// Named <prefix>.qweight and so on, valid as long as this object.
-    std::vector<TensorInfo> tensors(const std::string& prefix) const {
-        const auto weight = qweight_words();
-        const auto zero = qzeros_words();
-        return {tensor_of(prefix + ".qweight", {weight.rows, weight.cols}, qweight),
-                tensor_of(prefix + ".qzeros", {zero.rows, zero.cols}, qzeros),
+    [[nodiscard]] std::vector<TensorInfo> tensors(const std::string& prefix) const {
+        return {tensor_of(prefix + ".qweight", {packed_words(in_features, bits), out_features}, qweight),
+                tensor_of(prefix + ".qzeros", {groups, packed_words(out_features, bits)}, qzeros),
                 tensor_of(prefix + ".scales", {groups, out_features}, scales),
                 tensor_of(prefix + ".g_idx", {in_features}, g_idx)};
     }
@@ -62,80 +45,93 @@ struct GPTQLayer {
 
 /// Packs a layer of any K and N; unpacking gives exactly the same codes, scales and zeros.
 ///
-/// Throws std::invalid_argument for 5, 6 or 7 bits, scales that are not exact in float16
-/// (ScaleType::Float16 makes them so), zeros that are no codes and, in version 1, zeros of 0, which it cannot
-/// express. Runtimes want more than the format: K and N that are multiples of 32 and, most of them, K a
-/// multiple of the group size.
-inline GPTQLayer pack_gptq(const QuantizedLayer<IntegerGrid>& layer, GPTQVersion version = GPTQVersion::V2) {
+/// Runtimes want more than the format: K and N that are multiples of 32 and, most of them, K a multiple of
+/// the group size.
+///
+/// Throws std::invalid_argument for 5, 6 or 7 bits, scales that are not exact in float16 (ScaleType::Float16
+/// makes them so), zeros that are no codes and, in version 1, zeros of 0, which it cannot express.
+[[nodiscard]] inline GPTQLayer pack_gptq(const QuantizedLayer<IntegerGrid>& layer,
+                                         GPTQVersion version = GPTQVersion::V2) {
+    const std::string format = "GPTQ format";
     layer.validate();
     const int bits = layer.grid.bits;
     require_gptq_bits(bits);
-    (void)grouping_of(layer);
+    (void)layer.grouping();  // it refuses groups that no group_size describes
 
+    const Index words = packed_words(layer.cols, bits);
+    const Index zero_words = packed_words(layer.rows, bits);
     GPTQLayer packed{.bits = bits,
                      .version = version,
                      .in_features = layer.cols,
                      .out_features = layer.rows,
                      .groups = layer.groups,
                      .g_idx = layer.group_index};
-    packed.qweight.resize(static_cast<std::size_t>(packed_words(layer.cols, bits) * layer.rows));
-    packed.qzeros.resize(static_cast<std::size_t>(layer.groups * packed_words(layer.rows, bits)));
+    packed.qweight.resize(static_cast<std::size_t>(words * layer.rows));
+    packed.qzeros.resize(static_cast<std::size_t>(layer.groups * zero_words));
     packed.scales.resize(layer.scales.size());
 
-    pack_rows_transposed(layer.code_view(), bits, packed.qweight_words());
-    std::vector<Code> zeros = zero_codes(layer);
+    pack_rows_transposed(layer.code_view(), bits, detail::words_of(packed.qweight, words, layer.rows));
+    std::vector<Code> zeros = detail::zero_codes(layer, format);
     if (version == GPTQVersion::V1) {
         for (Code& zero : zeros) {
-            require(zero >= 1, "GPTQ format, version 1: a zero is", int(zero),
+            require(zero >= 1, format + ", version 1: a zero is", int(zero),
                     "at least 1, for zero - 1 is what is stored (version 2 stores any zero)");
             --zero;
         }
     }
-    pack_rows(MatrixView<const Code>(zeros.data(), layer.groups, layer.rows), bits, packed.qzeros_words());
+    pack_rows(MatrixView<const Code>(zeros.data(), layer.groups, layer.rows), bits,
+              detail::words_of(packed.qzeros, layer.groups, zero_words));
     for (Index g = 0; g < layer.groups; ++g) {
         for (Index r = 0; r < layer.rows; ++r)
             packed.scales[static_cast<std::size_t>(g * layer.rows + r)] =
-                exact_scale<float16>(layer.params(r, g).scale, "GPTQ format", "float16");
+                detail::exact_scale<float16>(layer.params(r, g).scale, format, "float16");
     }
     return packed;
 }
 
 /// The inverse of pack_gptq(). The grid's symmetry is Symmetry::FullRange where all zeros are 2^(b-1), else
-/// Symmetry::None; codes beyond N in the last word of qzeros are ignored.
-inline QuantizedLayer<IntegerGrid> unpack_gptq(const GPTQLayer& packed) {
-    require_gptq_bits(packed.bits);
+/// Symmetry::None; codes beyond N in the last word of qzeros are ignored. Throws std::invalid_argument where
+/// the members of `packed` do not fit together.
+[[nodiscard]] inline QuantizedLayer<IntegerGrid> unpack_gptq(const GPTQLayer& packed) {
+    const int bits = packed.bits;
     const Index m = packed.out_features;
     const Index n = packed.in_features;
-    QuantizedLayer<IntegerGrid> layer{
-        .rows = m, .cols = n, .groups = packed.groups, .group_index = packed.g_idx};
-    layer.grid = {.bits = packed.bits, .scale_type = ScaleType::Float16};
-    layer.codes.resize(static_cast<std::size_t>(m * n));
-    layer.scales.resize(static_cast<std::size_t>(m * packed.groups));
-    layer.zeros.resize(layer.scales.size());
+    const Index groups = packed.groups;
+    require_gptq_bits(bits);
+    require(m >= 1 && n >= 1 && groups >= 1, "unpack_gptq: in_features, out_features and groups are",
+            detail::text_of(std::vector{n, m, groups}), "at least 1 each");
+    const Index words = packed_words(n, bits);
+    const Index zero_words = packed_words(m, bits);
+    detail::require_elements("unpack_gptq: qweight", packed.qweight.size(), words * m);
+    detail::require_elements("unpack_gptq: qzeros", packed.qzeros.size(), groups * zero_words);
+    detail::require_elements("unpack_gptq: scales", packed.scales.size(), groups * m);
 
-    std::vector<Code> zeros(layer.zeros.size());
-    unpack_rows_transposed(packed.qweight_words(), packed.bits, layer.code_view());
-    unpack_rows(packed.qzeros_words(), packed.bits, MatrixView<Code>(zeros.data(), packed.groups, m));
-    bool is_symmetric = true;
-    for (Index g = 0; g < packed.groups; ++g) {
-        for (Index r = 0; r < m; ++r) {
-            const auto from = static_cast<std::size_t>(g * m + r);
-            const auto to = static_cast<std::size_t>(r * packed.groups + g);
-            const int zero = zeros[from] + (packed.version == GPTQVersion::V1 ? 1 : 0);
-            is_symmetric = is_symmetric && zero == 1 << (packed.bits - 1);
-            layer.zeros[to] = static_cast<float>(zero);
-            layer.scales[to] = packed.scales[from];
-        }
+    auto layer =
+        QuantizedLayer<IntegerGrid>::of_shape(m, n, n, {.bits = bits, .scale_type = ScaleType::Float16});
+    layer.groups = groups;
+    layer.group_index = packed.g_idx;
+    layer.scales.resize(packed.scales.size());
+    layer.zeros.resize(packed.scales.size());
+    unpack_rows_transposed(detail::words_of(packed.qweight, words, m), bits, layer.code_view());
+    std::vector<Code> zeros(packed.scales.size());
+    unpack_rows(detail::words_of(packed.qzeros, groups, zero_words), bits, {zeros.data(), groups, m});
+    detail::set_zeros(layer, zeros, packed.version == GPTQVersion::V1 ? 1 : 0);
+    for (Index g = 0; g < groups; ++g) {
+        for (Index r = 0; r < m; ++r)
+            layer.scales[static_cast<std::size_t>(r * groups + g)] =
+                packed.scales[static_cast<std::size_t>(g * m + r)];
     }
+    const bool is_symmetric = std::ranges::all_of(
+        layer.zeros, [&](float zero) { return zero == static_cast<float>(1 << (bits - 1)); });
     if (is_symmetric) layer.grid.symmetry = Symmetry::FullRange;
     layer.validate();
     return layer;
 }
 
-/// Reads <prefix>.qweight, .qzeros, .scales and .g_idx. Throws FormatError where one is missing or does not
-/// fit the others.
-inline GPTQLayer read_gptq(const TensorTable& file, const std::string& prefix, int bits,
-                           GPTQVersion version) {
+/// Reads <prefix>.qweight, .qzeros, .scales and .g_idx; `bits` and `version` are those of the GPTQConfig.
+/// Throws FormatError where a tensor is missing or does not fit the others.
+[[nodiscard]] inline GPTQLayer read_gptq(const TensorTable& file, const std::string& prefix, int bits,
+                                         GPTQVersion version) {
     require_gptq_bits(bits);
     const auto& scale_shape = detail::matrix_shape(file, prefix + ".scales");
     const Index inputs = file.info(prefix + ".g_idx").elements();

@@ -3,15 +3,13 @@
 #include <nlohmann/json.hpp>
 #include <string>
 
+#include "residua/core/error.hpp"
 #include "residua/core/version.hpp"
 #include "residua/grids/integer_grid.hpp"
-#include "residua/io/formats/quantized_layer.hpp"
+#include "residua/io/formats/quantization_config.hpp"
+#include "residua/solver/quantized_layer.hpp"
 
 namespace residua::io {
-
-inline void require_gptq_bits(int bits) {
-    require(bits == 2 || bits == 3 || bits == 4 || bits == 8, "GPTQ format: bits is", bits, "2, 3, 4 or 8");
-}
 
 /// What the integers in qzeros are.
 enum class GPTQVersion {
@@ -28,17 +26,17 @@ struct GPTQConfig {
     GPTQVersion version = GPTQVersion::V2;
     bool lm_head = false;  ///< the output layer is quantized too
 
-    /// The settings that fit `layer`.
-    static GPTQConfig of(const QuantizedLayer<IntegerGrid>& layer, GPTQVersion version) {
-        const Grouping grouping = grouping_of(layer);
+    /// The settings that fit `layer`. Throws std::invalid_argument where its groups differ in size.
+    [[nodiscard]] static GPTQConfig of(const QuantizedLayer<IntegerGrid>& layer, GPTQVersion version) {
+        const Grouping grouping = layer.grouping();
         return {.bits = layer.grid.bits,
-                .group_size = grouping.is_per_channel(layer.cols) ? -1 : grouping.size,
+                .group_size = layer.groups == 1 ? -1 : grouping.size,
                 .desc_act = !grouping.is_sequential,
                 .sym = layer.grid.symmetry != Symmetry::None,
                 .version = version};
     }
 
-    nlohmann::json to_json() const {
+    [[nodiscard]] nlohmann::json to_json() const {
         const std::string quantizer = "residua:" + std::to_string(residua::version.major) + "." +
                                       std::to_string(residua::version.minor) + "." +
                                       std::to_string(residua::version.patch);
@@ -53,16 +51,21 @@ struct GPTQConfig {
                 {"meta", {{"quantizer", {quantizer}}}}};
     }
 
-    /// Throws nlohmann::json::exception where a setting is missing or of another type.
-    static GPTQConfig from_json(const nlohmann::json& json) {
-        return {.bits = json.at("bits").get<int>(),
-                .group_size = json.at("group_size").get<Index>(),
-                .desc_act = json.value("desc_act", false),
-                .sym = json.value("sym", true),
-                .version =
-                    json.value("checkpoint_format", "gptq") == "gptq_v2" ? GPTQVersion::V2 : GPTQVersion::V1,
-                .lm_head = json.value("lm_head", false)};
+    /// Throws FormatError where bits or group_size is missing, or a setting is of another kind.
+    [[nodiscard]] static GPTQConfig from_json(const nlohmann::json& json) {
+        const auto format = detail::setting<std::string>(json, "/checkpoint_format", "gptq");
+        return {.bits = detail::setting<int>(json, "/bits"),
+                .group_size = detail::setting<Index>(json, "/group_size"),
+                .desc_act = detail::setting<bool>(json, "/desc_act", false),
+                .sym = detail::setting<bool>(json, "/sym", true),
+                .version = format == "gptq_v2" ? GPTQVersion::V2 : GPTQVersion::V1,
+                .lm_head = detail::setting<bool>(json, "/lm_head", false)};
     }
 };
+
+/// Throws std::invalid_argument unless the GPTQ format holds codes of so many bits.
+inline void require_gptq_bits(int bits) {
+    require(bits == 2 || bits == 3 || bits == 4 || bits == 8, "GPTQ format: bits is", bits, "2, 3, 4 or 8");
+}
 
 }  // namespace residua::io

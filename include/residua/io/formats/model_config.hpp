@@ -20,7 +20,7 @@ inline void write_json(const std::filesystem::path& path, const nlohmann::json& 
 }
 
 /// Throws FileError where the file cannot be read and FormatError where it is not a JSON object.
-inline nlohmann::json read_json(const std::filesystem::path& path) {
+[[nodiscard]] inline nlohmann::json read_json(const std::filesystem::path& path) {
     const MappedFile file(path);
     const std::string_view text(reinterpret_cast<const char*>(file.bytes().data()), file.bytes().size());
     const auto json = nlohmann::json::parse(text, nullptr, false);
@@ -29,7 +29,7 @@ inline nlohmann::json read_json(const std::filesystem::path& path) {
 }
 
 /// Tells the runtimes how the model in `folder` is quantized: quantize_config.json (GPTQ runtimes) and, where
-/// there is a config.json, its quantization_config.
+/// there is a config.json, its quantization_config. Atomic and throwing like write_json() and read_json().
 inline void write_quantization_config(const std::filesystem::path& folder,
                                       const nlohmann::json& quantization) {
     if (quantization.value("quant_method", "") == "gptq")
@@ -43,17 +43,17 @@ inline void write_quantization_config(const std::filesystem::path& folder,
 
 /// Metadata for a file of quantized tensors: "format": "pt", which transformers asks for, and the settings,
 /// so that one file says all.
-inline Metadata quantization_metadata(const nlohmann::json& quantization) {
+[[nodiscard]] inline Metadata quantization_metadata(const nlohmann::json& quantization) {
     return {{"format", "pt"}, {"quantization_config", quantization.dump()}};
 }
 
 /// The settings that `file` carries, or else those in config.json or quantize_config.json beside it; null
-/// where there are none.
-inline nlohmann::json find_quantization_config(const TensorTable& file) {
+/// where there are none. Throws FormatError where they are not a JSON object.
+[[nodiscard]] inline nlohmann::json find_quantization_config(const TensorTable& file) {
     if (const auto at = file.metadata().find("quantization_config"); at != file.metadata().end()) {
         auto json = nlohmann::json::parse(at->second, nullptr, false);
         if (!json.is_object())
-            detail::malformed(file.source(), "metadata quantization_config is not a JSON object");
+            detail::malformed(file.source(), "the metadata entry quantization_config is not a JSON object");
         return json;
     }
     const std::filesystem::path folder = std::filesystem::path(file.source()).parent_path();

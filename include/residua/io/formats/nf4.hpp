@@ -1,13 +1,15 @@
 #pragma once
 
+#include <algorithm>
 #include <array>
+#include <cstdint>
 #include <nlohmann/json.hpp>
+#include <span>
 #include <string>
 #include <vector>
 
 #include "residua/grids/codebook_grid.hpp"
-#include "residua/io/formats/quantized_layer.hpp"
-#include "residua/io/packing/bit_packing.hpp"
+#include "residua/io/formats/layer_packing.hpp"
 #include "residua/io/safetensors/writer.hpp"
 
 namespace residua::io {
@@ -15,9 +17,10 @@ namespace residua::io {
 /// One linear layer as bitsandbytes serializes NF4, without double quantization. For m output rows, n input
 /// columns and blocks of s neighbours (64 by default):
 ///
-///     weight                                 uint8 (m n / 2, 1)  row-major, the even weight in the upper
-///     four bits weight.absmax                          float32 (m n / s) weight.quant_map float32 (16)
-///     weight.quant_state.bitsandbytes__nf4   uint8, the text of a JSON object
+///     weight                                uint8 (m n / 2, 1)   row-major, even weights in the upper four bits
+///     weight.absmax                         float32 (m n / s)
+///     weight.quant_map                      float32 (16)
+///     weight.quant_state.bitsandbytes__nf4  uint8, the text of a JSON object
 struct NF4Layer {
     Index rows = 0;
     Index cols = 0;
@@ -28,7 +31,7 @@ struct NF4Layer {
     std::string quant_state = {};
 
     /// Named <prefix>.weight and so on, valid as long as this object.
-    std::vector<TensorInfo> tensors(const std::string& prefix) const {
+    [[nodiscard]] std::vector<TensorInfo> tensors(const std::string& prefix) const {
         const auto state = std::as_bytes(std::span(quant_state));
         return {tensor_of(prefix + ".weight", {rows * cols / 2, 1}, weight),
                 tensor_of(prefix + ".weight.absmax", {rows * cols / group_size}, absmax),
@@ -39,16 +42,16 @@ struct NF4Layer {
 
 /// Throws std::invalid_argument for groups that are not neighbours, do not divide a row, or are odd in
 /// length.
-inline NF4Layer pack_nf4(const QuantizedLayer<NF4Grid>& layer) {
-    const Index size = require_sequential_groups(layer, "NF4");
-    require(size % 2 == 0, "NF4: group size is", size, "even");
+[[nodiscard]] inline NF4Layer pack_nf4(const QuantizedLayer<NF4Grid>& layer) {
+    const Index size = detail::require_sequential_groups(layer, "NF4");
+    require(size % 2 == 0, "NF4: the group size is", size, "an even number");
     NF4Layer packed{.rows = layer.rows, .cols = layer.cols, .group_size = size, .absmax = layer.scales};
     packed.weight.resize(layer.codes.size() / 2);
     for (std::size_t i = 0; i < packed.weight.size(); ++i) {
-        const int pair = layer.codes[2 * i] << 4 | layer.codes[2 * i + 1];
-        require(layer.codes[2 * i] < 16 && layer.codes[2 * i + 1] < 16, "NF4: a pair of codes is", pair,
-                "two codes below 16");
-        packed.weight[i] = static_cast<std::uint8_t>(pair);
+        const int even = layer.codes[2 * i];
+        const int odd = layer.codes[2 * i + 1];
+        require(even < 16 && odd < 16, "NF4: a code is", std::max(even, odd), "0 to 15");
+        packed.weight[i] = static_cast<std::uint8_t>(even << 4 | odd);
     }
     std::copy_n(layer.grid.values.begin(), 16, packed.quant_map.begin());
     packed.quant_state = nlohmann::json{{"quant_type", "nf4"},
@@ -59,20 +62,18 @@ inline NF4Layer pack_nf4(const QuantizedLayer<NF4Grid>& layer) {
     return packed;
 }
 
-/// The inverse of pack_nf4().
-inline QuantizedLayer<NF4Grid> unpack_nf4(const NF4Layer& packed) {
-    require(packed.group_size >= 1 && packed.cols % packed.group_size == 0, "NF4: group size is",
-            packed.group_size, "a divisor of the columns, " + std::to_string(packed.cols));
-    QuantizedLayer<NF4Grid> layer{.rows = packed.rows,
-                                  .cols = packed.cols,
-                                  .groups = packed.cols / packed.group_size,
-                                  .scales = packed.absmax,
-                                  .group_index = sequential_groups(packed.cols, packed.group_size)};
-    for (const std::uint8_t pair : packed.weight) {
-        layer.codes.push_back(pair >> 4);
-        layer.codes.push_back(pair & 15);
+/// The inverse of pack_nf4(). Throws std::invalid_argument where the members of `packed` do not fit together.
+[[nodiscard]] inline QuantizedLayer<NF4Grid> unpack_nf4(const NF4Layer& packed) {
+    const Index size = packed.group_size;
+    require(size >= 2 && size % 2 == 0 && packed.cols % size == 0, "NF4: the group size is", size,
+            "an even divisor of the columns, " + std::to_string(packed.cols));
+    auto layer = QuantizedLayer<NF4Grid>::of_shape(packed.rows, packed.cols, size);
+    detail::require_elements("NF4: weight", packed.weight.size(), packed.rows * packed.cols / 2);
+    for (std::size_t i = 0; i < packed.weight.size(); ++i) {
+        layer.codes[2 * i] = packed.weight[i] >> 4;
+        layer.codes[2 * i + 1] = packed.weight[i] & 15;
     }
-    layer.zeros.assign(layer.scales.size(), 0.0f);
+    layer.scales = packed.absmax;
     std::ranges::copy(packed.quant_map, layer.grid.values.value);
     layer.validate();
     return layer;

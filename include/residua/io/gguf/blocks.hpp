@@ -1,13 +1,16 @@
 #pragma once
 
+#include <cmath>
 #include <cstdint>
 #include <cstring>
 #include <string>
+#include <type_traits>
 #include <vector>
 
 #include "residua/grids/ggml_grid.hpp"
 #include "residua/grids/mxfp4_grid.hpp"
-#include "residua/io/formats/quantized_layer.hpp"
+#include "residua/io/formats/layer_packing.hpp"
+#include "residua/io/gguf/tensor.hpp"
 
 /// ggml's blocks of 32 weights, byte for byte. Of four low bits, weight j is in the lower half of byte j,
 /// weight j + 16 in the upper half; the fifth bit of weight j is bit j of qh.
@@ -38,10 +41,14 @@ struct BlockMXFP4 {
     std::uint8_t qs[16];
 };
 
-static_assert(sizeof(BlockQ4_0) == 18 && sizeof(BlockQ4_1) == 20 && sizeof(BlockQ5_0) == 22);
-static_assert(sizeof(BlockQ5_1) == 24 && sizeof(BlockQ8_0) == 34 && sizeof(BlockMXFP4) == 17);
-
 namespace detail {
+
+/// How a block is called in messages. Block is the type of C++ that the table's size is checked against.
+template <class Block>
+consteval const char* block_name(GGMLType type) {
+    if (facts_of(type)->bytes != sizeof(Block)) throw "the block and the table differ in size";
+    return facts_of(type)->name;
+}
 
 template <class B>
 void pack_block_codes(const Code* codes, B& block) {
@@ -67,32 +74,36 @@ void unpack_block_codes(const B& block, Code* codes) {
     }
 }
 
-inline float16 exact_minimum(float minimum) {
-    require(float(float16(minimum)) == minimum, "ggml block: a minimum is", minimum, "exact in float16");
+[[nodiscard]] inline float16 exact_minimum(float minimum, const std::string& format) {
+    require(float(float16(minimum)) == minimum, format + ": a minimum is", minimum,
+            "a number that float16 holds exactly");
     return float16(minimum);
 }
 
 }  // namespace detail
 
-/// How a grid is stored in blocks: the block's type, its number in GGUF files, and one block from and to
-/// codes and parameters.
+/// How the grid G is stored in blocks of GGUF files:
+///
+///     Block         the block's type
+///     type, name    its number in files, and its name
+///     pack, unpack  one block from and to codes and parameters
 template <class G>
 struct GGMLFormat;
 
 template <int Bits>
 struct GGMLFormat<GGMLSignedGrid<Bits>> {
     using Block = std::conditional_t<Bits == 4, BlockQ4_0, BlockQ5_0>;
-    static constexpr std::uint32_t type = Bits == 4 ? 2 : 6;
-    static constexpr const char* name = Bits == 4 ? "Q4_0" : "Q5_0";
+    static constexpr GGMLType type = Bits == 4 ? GGMLType::Q4_0 : GGMLType::Q5_0;
+    static constexpr const char* name = detail::block_name<Block>(type);
 
     static void pack(const Code* codes, GridParams<float> p, Block& block) {
-        const float16 magnitude = exact_scale<float16>(p.scale, name, "float16");
+        const float16 magnitude = detail::exact_scale<float16>(p.scale, name, "float16");
         require(p.zero == 1 || p.zero == -1, std::string(name) + ": the sign of a scale is", p.zero,
                 "1 or -1");
         block.d = float16(float(magnitude) * p.zero);
         detail::pack_block_codes(codes, block);
     }
-    static GridParams<float> unpack(const Block& block, Code* codes) {
+    [[nodiscard]] static GridParams<float> unpack(const Block& block, Code* codes) {
         detail::unpack_block_codes(block, codes);
         return {std::abs(float(block.d)), block.d < 0.0f ? -1.0f : 1.0f};
     }
@@ -101,15 +112,15 @@ struct GGMLFormat<GGMLSignedGrid<Bits>> {
 template <int Bits>
 struct GGMLFormat<GGMLMinimumGrid<Bits>> {
     using Block = std::conditional_t<Bits == 4, BlockQ4_1, BlockQ5_1>;
-    static constexpr std::uint32_t type = Bits == 4 ? 3 : 7;
-    static constexpr const char* name = Bits == 4 ? "Q4_1" : "Q5_1";
+    static constexpr GGMLType type = Bits == 4 ? GGMLType::Q4_1 : GGMLType::Q5_1;
+    static constexpr const char* name = detail::block_name<Block>(type);
 
     static void pack(const Code* codes, GridParams<float> p, Block& block) {
-        block.d = exact_scale<float16>(p.scale, name, "float16");
-        block.m = detail::exact_minimum(p.zero);
+        block.d = detail::exact_scale<float16>(p.scale, name, "float16");
+        block.m = detail::exact_minimum(p.zero, name);
         detail::pack_block_codes(codes, block);
     }
-    static GridParams<float> unpack(const Block& block, Code* codes) {
+    [[nodiscard]] static GridParams<float> unpack(const Block& block, Code* codes) {
         detail::unpack_block_codes(block, codes);
         return {block.d, block.m};
     }
@@ -118,14 +129,14 @@ struct GGMLFormat<GGMLMinimumGrid<Bits>> {
 template <>
 struct GGMLFormat<Q8_0Grid> {
     using Block = BlockQ8_0;
-    static constexpr std::uint32_t type = 8;
-    static constexpr const char* name = "Q8_0";
+    static constexpr GGMLType type = GGMLType::Q8_0;
+    static constexpr const char* name = detail::block_name<Block>(type);
 
     static void pack(const Code* codes, GridParams<float> p, Block& block) {
-        block.d = exact_scale<float16>(p.scale, name, "float16");
+        block.d = detail::exact_scale<float16>(p.scale, name, "float16");
         for (int j = 0; j < 32; ++j) block.qs[j] = static_cast<std::int8_t>(codes[j] - 127);
     }
-    static GridParams<float> unpack(const Block& block, Code* codes) {
+    [[nodiscard]] static GridParams<float> unpack(const Block& block, Code* codes) {
         for (int j = 0; j < 32; ++j) {
             require(block.qs[j] >= -127, "Q8_0: a stored value is", int(block.qs[j]), "-127 to 127");
             codes[j] = static_cast<Code>(block.qs[j] + 127);
@@ -137,54 +148,49 @@ struct GGMLFormat<Q8_0Grid> {
 template <>
 struct GGMLFormat<MXFP4Grid> {
     using Block = BlockMXFP4;
-    static constexpr std::uint32_t type = 39;
-    static constexpr const char* name = "MXFP4";
+    static constexpr GGMLType type = GGMLType::MXFP4;
+    static constexpr const char* name = detail::block_name<Block>(type);
 
     static void pack(const Code* codes, GridParams<float> p, Block& block) {
-        const int code = E8M0::encode(p.scale);
-        require(p.scale > 0 && E8M0::decode(code) == p.scale, "MXFP4: a scale is", p.scale, "a power of two");
-        block.e = static_cast<std::uint8_t>(code);
+        block.e = detail::exact_exponent(p.scale);
         detail::pack_block_codes(codes, block);
     }
-    static GridParams<float> unpack(const Block& block, Code* codes) {
+    [[nodiscard]] static GridParams<float> unpack(const Block& block, Code* codes) {
         detail::unpack_block_codes(block, codes);
-        require(block.e >= E8M0::min_code && block.e <= E8M0::max_code, "MXFP4: a scale's code is",
-                int(block.e), "1 to 254");
-        return {E8M0::decode(block.e), 0.0f};
+        return {detail::scale_of_exponent(block.e), 0.0f};
     }
 };
 
-/// Blocks of a layer, row by row. Throws std::invalid_argument where groups are not 32 neighbours, columns no
-/// multiple of 32, or parameters not exact in the block's types.
+/// Blocks of a layer, row by row. Throws std::invalid_argument where groups are not neighbours of the grid's
+/// own group size, columns are no multiple of it, or parameters are not exact in the block's types.
 template <class G>
-std::vector<typename GGMLFormat<G>::Block> pack_ggml(const QuantizedLayer<G>& layer) {
+[[nodiscard]] std::vector<typename GGMLFormat<G>::Block> pack_ggml(const QuantizedLayer<G>& layer) {
     using Format = GGMLFormat<G>;
-    require_sequential_groups(layer, Format::name, G::group_size);
+    detail::require_sequential_groups(layer, Format::name, G::group_size);
     std::vector<typename Format::Block> blocks(static_cast<std::size_t>(layer.rows * layer.groups));
     for (Index r = 0; r < layer.rows; ++r) {
         for (Index g = 0; g < layer.groups; ++g)
-            Format::pack(layer.code_view().row(r) + 32 * g, layer.params(r, g),
+            Format::pack(layer.code_view().row(r) + G::group_size * g, layer.params(r, g),
                          blocks[static_cast<std::size_t>(r * layer.groups + g)]);
     }
     return blocks;
 }
 
-/// The inverse of pack_ggml(), for `rows` rows.
+/// The inverse of pack_ggml(), for `rows` rows. Throws std::invalid_argument where they do not divide the
+/// blocks, or where a block holds what no fit makes.
 template <class G>
-QuantizedLayer<G> unpack_ggml(const std::vector<typename GGMLFormat<G>::Block>& blocks, Index rows) {
+[[nodiscard]] QuantizedLayer<G> unpack_ggml(const std::vector<typename GGMLFormat<G>::Block>& blocks,
+                                            Index rows) {
     require(rows >= 1 && !blocks.empty() && blocks.size() % static_cast<std::size_t>(rows) == 0,
             "unpack_ggml: rows is", rows,
             "a divisor of the number of blocks, " + std::to_string(blocks.size()));
-    const Index groups = static_cast<Index>(blocks.size()) / rows;
-    QuantizedLayer<G> layer{.rows = rows,
-                            .cols = 32 * groups,
-                            .groups = groups,
-                            .group_index = sequential_groups(32 * groups, 32)};
-    layer.codes.resize(blocks.size() * 32);
+    const Index cols = static_cast<Index>(blocks.size()) / rows * G::group_size;
+    auto layer = QuantizedLayer<G>::of_shape(rows, cols, G::group_size);
     for (std::size_t i = 0; i < blocks.size(); ++i) {
-        const GridParams<float> p = GGMLFormat<G>::unpack(blocks[i], layer.codes.data() + 32 * i);
-        layer.scales.push_back(p.scale);
-        layer.zeros.push_back(p.zero);
+        Code* codes = layer.codes.data() + G::group_size * static_cast<Index>(i);
+        const GridParams<float> p = GGMLFormat<G>::unpack(blocks[i], codes);
+        layer.scales[i] = p.scale;
+        layer.zeros[i] = p.zero;
     }
     return layer;
 }

@@ -12,41 +12,41 @@
 
 #include "residua/io/error.hpp"
 #include "residua/io/gguf/blocks.hpp"
+#include "residua/io/gguf/tensor.hpp"
 #include "residua/io/mapped_file.hpp"
 
 namespace residua::io {
 
-/// Tensors of a GGUF file, versions 2 and 3, mapped into memory. Types: F32, F16, BF16 and those that
-/// ggml_blocks.hpp knows; tensors of other types are listed without bytes. Metadata are skipped.
+/// Tensors of a GGUF file, versions 2 and 3, mapped into memory. Tensors of types other than GGMLType's are
+/// listed without bytes. Metadata are skipped.
 ///
-/// Throws FileError where the file cannot be read and FormatError where it is not a valid GGUF file.
+/// Tensors' bytes live as long as the file object. Throws FileError where the file cannot be read and
+/// FormatError where it is not a valid GGUF file.
 class GGUFFile {
   public:
-    struct Tensor {
-        std::string name;
-        std::uint32_t type = 0;
-        std::vector<Index> shape;          ///< row-major: (rows, ..., columns)
-        std::span<const std::byte> bytes;  ///< empty where the type is unknown
-    };
-
     explicit GGUFFile(const std::filesystem::path& path) : source_(path.string()), file_(path) { parse(); }
 
-    const std::string& source() const { return source_; }
-    const std::vector<Tensor>& tensors() const { return tensors_; }
+    /// The path, for messages.
+    [[nodiscard]] const std::string& source() const { return source_; }
 
-    const Tensor& tensor(std::string_view name) const {
-        for (const Tensor& tensor : tensors_) {
+    /// In the order of the file.
+    [[nodiscard]] const std::vector<GGUFTensor>& tensors() const { return tensors_; }
+
+    /// Throws FormatError where there is none of that name.
+    [[nodiscard]] const GGUFTensor& tensor(std::string_view name) const {
+        for (const GGUFTensor& tensor : tensors_) {
             if (tensor.name == name) return tensor;
         }
-        detail::malformed(source_, "no tensor ", detail::in_quotes(name));
+        detail::malformed(source_, "there is no tensor ", detail::in_quotes(name));
     }
 
-    /// The layer that a tensor of the grid's type holds. Throws FormatError for other types and ranks.
+    /// The layer that a tensor of the grid's type holds. Throws FormatError for other types and ranks,
+    /// std::invalid_argument where a block holds what no fit makes.
     template <class G>
-    QuantizedLayer<G> layer(std::string_view name) const {
-        const Tensor& found = tensor(name);
+    [[nodiscard]] QuantizedLayer<G> layer(std::string_view name) const {
+        const GGUFTensor& found = tensor(name);
         if (found.type != GGMLFormat<G>::type || found.shape.size() != 2 || found.bytes.empty())
-            detail::malformed(source_, "tensor ", detail::in_quotes(name), " has type ", found.type,
+            detail::malformed(source_, "tensor ", detail::in_quotes(name), " has type ", name_of(found.type),
                               " and rank ", found.shape.size(), ", expected a matrix of ",
                               GGMLFormat<G>::name);
         std::vector<typename GGMLFormat<G>::Block> blocks(found.bytes.size() /
@@ -56,34 +56,6 @@ class GGUFFile {
     }
 
   private:
-    struct BlockSize {
-        std::uint64_t elements, bytes;
-    };
-    static std::optional<BlockSize> block_size(std::uint32_t type) {
-        switch (type) {
-            case 0:
-                return BlockSize{1, 4};  // F32
-            case 1:
-                return BlockSize{1, 2};  // F16
-            case 30:
-                return BlockSize{1, 2};  // BF16
-            case 2:
-                return BlockSize{32, sizeof(BlockQ4_0)};
-            case 3:
-                return BlockSize{32, sizeof(BlockQ4_1)};
-            case 6:
-                return BlockSize{32, sizeof(BlockQ5_0)};
-            case 7:
-                return BlockSize{32, sizeof(BlockQ5_1)};
-            case 8:
-                return BlockSize{32, sizeof(BlockQ8_0)};
-            case 39:
-                return BlockSize{32, sizeof(BlockMXFP4)};
-            default:
-                return std::nullopt;
-        }
-    }
-
     std::span<const std::byte> take(std::uint64_t size) {
         if (size > file_.bytes().size() - at_)
             detail::malformed(source_, "the file ends at byte ", file_.bytes().size(), ", expected ", size,
@@ -103,42 +75,55 @@ class GGUFFile {
         return {reinterpret_cast<const char*>(bytes.data()), bytes.size()};
     }
 
-    void skip_value(std::uint32_t type, int depth = 0) {
-        static constexpr std::uint64_t sizes[] = {1, 1, 2, 2, 4, 4, 4, 1, 0, 0, 8, 8, 8};
-        if (type == 8) {
+    void skip_value(std::uint32_t number_of_type, int depth = 0) {
+        using detail::GGUFValueType;
+        static constexpr int max_depth = 4;
+        const auto type = static_cast<GGUFValueType>(number_of_type);
+        if (type == GGUFValueType::String) {
             (void)take(number<std::uint64_t>());
-        } else if (type == 9 && depth < 4) {
+        } else if (type == GGUFValueType::Array && depth < max_depth) {
             const auto element = number<std::uint32_t>();
             const auto count = number<std::uint64_t>();
-            // every element takes a byte or more: a count that lies ends the file at once
-            if (element < 13 && sizes[element] > 0 && count <= file_.bytes().size())
-                (void)take(count * sizes[element]);
+            // Every element takes a byte or more: a count that lies ends the file at once.
+            if (const auto size = value_size(element); size > 0 && count <= file_.bytes().size())
+                (void)take(count * size);
             else
                 for (std::uint64_t i = 0; i < count; ++i) skip_value(element, depth + 1);
-        } else if (type < 13 && sizes[type] > 0) {
-            (void)take(sizes[type]);
+        } else if (const auto size = value_size(number_of_type); size > 0) {
+            (void)take(size);
+        } else if (type == GGUFValueType::Array) {
+            detail::malformed(source_, "the metadata value at byte ", at_, " is nested deeper than ",
+                              max_depth, " levels");
         } else {
-            detail::malformed(source_, "metadata value at byte ", at_, " has type ", type,
+            detail::malformed(source_, "the metadata value at byte ", at_, " has type ", number_of_type,
                               ", expected 0 to 12");
         }
     }
 
+    /// 0 for a type of no fixed size, or of none at all.
+    static std::uint64_t value_size(std::uint32_t type) {
+        return type < detail::gguf_value_sizes.size() ? detail::gguf_value_sizes[type] : 0;
+    }
+
     void parse() {
-        const auto magic = take(4);
-        if (std::memcmp(magic.data(), "GGUF", 4) != 0) detail::malformed(source_, "not a GGUF file");
+        const auto magic = take(sizeof detail::gguf_magic);
+        if (std::memcmp(magic.data(), detail::gguf_magic, magic.size()) != 0)
+            detail::malformed(source_, "this is no GGUF file: the first bytes are not GGUF");
         const auto version = number<std::uint32_t>();
         if (version != 2 && version != 3)
-            detail::malformed(source_, "GGUF version is ", version, ", expected 2 or 3");
+            detail::malformed(source_, "the version is ", version, ", expected 2 or 3");
         const auto tensor_count = number<std::uint64_t>();
         const auto entry_count = number<std::uint64_t>();
-        std::uint64_t alignment = 32;
+        std::uint64_t alignment = detail::gguf_alignment;
         for (std::uint64_t i = 0; i < entry_count; ++i) {
             const std::string key = text();
             const auto type = number<std::uint32_t>();
-            if (key == "general.alignment" && type == 4) {
+            if (key == "general.alignment" &&
+                type == static_cast<std::uint32_t>(detail::GGUFValueType::UInt32)) {
                 alignment = number<std::uint32_t>();
                 if (alignment == 0 || (alignment & (alignment - 1)) != 0)
-                    detail::malformed(source_, "alignment is ", alignment, ", expected a power of two");
+                    detail::malformed(source_, "general.alignment is ", alignment,
+                                      ", expected a power of two");
             } else {
                 skip_value(type);
             }
@@ -149,7 +134,7 @@ class GGUFFile {
             tensors_.push_back(parse_tensor(offsets));
             if (!names.insert(tensors_.back().name).second)
                 detail::malformed(source_, "tensor ", detail::in_quotes(tensors_.back().name),
-                                  " is there twice");
+                                  " occurs twice");
         }
         const std::uint64_t gap = (alignment - at_ % alignment) % alignment;
         if (tensors_.empty()) return;
@@ -164,41 +149,42 @@ class GGUFFile {
         }
     }
 
-    Tensor parse_tensor(std::vector<std::uint64_t>& offsets) {
-        Tensor tensor{.name = text(), .shape = {}, .bytes = {}};
+    GGUFTensor parse_tensor(std::vector<std::uint64_t>& offsets) {
+        GGUFTensor tensor{.name = text(), .shape = {}, .bytes = {}};
         const auto rank = number<std::uint32_t>();
-        if (rank < 1 || rank > 4)
+        if (rank < 1 || rank > detail::gguf_max_rank)
             detail::malformed(source_, "tensor ", detail::in_quotes(tensor.name), " has rank ", rank,
                               ", expected 1 to 4");
         std::uint64_t elements = 1;
         for (std::uint32_t d = 0; d < rank; ++d) {
             const auto extent = number<std::uint64_t>();
             if (extent == 0 || extent > (std::uint64_t(1) << 48) / elements)
-                detail::malformed(source_, "tensor ", detail::in_quotes(tensor.name), " has extent ", extent,
-                                  ", expected 1 or more, and less than 2^48 elements");
+                detail::malformed(source_, "tensor ", detail::in_quotes(tensor.name), " has the extent ",
+                                  extent, ", expected 1 or more, and less than 2^48 elements");
             elements *= extent;
             tensor.shape.insert(tensor.shape.begin(), static_cast<Index>(extent));
         }
-        tensor.type = number<std::uint32_t>();
+        tensor.type = static_cast<GGMLType>(number<std::uint32_t>());
         offsets.push_back(number<std::uint64_t>());
         return tensor;
     }
 
-    std::optional<std::uint64_t> byte_count(const Tensor& tensor) const {
-        const auto block = block_size(tensor.type);
-        if (!block) return std::nullopt;
-        if (static_cast<std::uint64_t>(tensor.shape.back()) % block->elements != 0)
+    /// Empty where the type is not known.
+    std::optional<std::uint64_t> byte_count(const GGUFTensor& tensor) const {
+        const auto* facts = detail::facts_of(tensor.type);
+        if (!facts) return std::nullopt;
+        // A row is made of whole blocks.
+        if (tensor.shape.back() % facts->elements != 0)
             detail::malformed(source_, "tensor ", detail::in_quotes(tensor.name), " has rows of ",
-                              tensor.shape.back(), " elements, expected a multiple of ", block->elements);
-        std::uint64_t elements = 1;
-        for (const Index extent : tensor.shape) elements *= static_cast<std::uint64_t>(extent);
-        return elements / block->elements * block->bytes;
+                              tensor.shape.back(), " elements, expected a multiple of ", facts->elements,
+                              ", a block of ", facts->name);
+        return static_cast<std::uint64_t>(detail::byte_count(*facts, tensor.shape));
     }
 
     std::string source_;
     MappedFile file_;
     std::size_t at_ = 0;
-    std::vector<Tensor> tensors_;
+    std::vector<GGUFTensor> tensors_;
 };
 
 }  // namespace residua::io

@@ -18,15 +18,23 @@ using residua::packed_words;
 
 namespace detail {
 
-inline void expect_shape(const char* what, Index rows, Index cols, Index expected_rows, Index expected_cols) {
-    require(rows == expected_rows && cols == expected_cols, std::string(what) + " has shape",
-            std::to_string(rows) + " x " + std::to_string(cols),
-            std::to_string(expected_rows) + " x " + std::to_string(expected_cols));
+template <class T>
+void require_shape(const char* what, MatrixView<T> view, Index rows, Index cols) {
+    require(view.rows == rows && view.cols == cols, std::string(what) + " has shape",
+            std::to_string(view.rows) + " x " + std::to_string(view.cols),
+            std::to_string(rows) + " x " + std::to_string(cols));
 }
 
-inline void expect_fitting_codes(unsigned seen, int bits) {
-    require(seen >> bits == 0, "packing: the bitwise or of codes is", seen,
-            "less than " + std::to_string(1 << bits));
+/// `seen` is the bitwise or of all codes: the one to name is looked for only where there is one.
+inline void require_fitting(const char* what, unsigned seen, MatrixView<const Code> codes, int bits) {
+    if (seen >> bits == 0) return;
+    for (Index i = 0; i < codes.rows; ++i) {
+        for (Index j = 0; j < codes.cols; ++j)
+            require(
+                codes(i, j) >> bits == 0,
+                std::string(what) + " has at (" + std::to_string(i) + ", " + std::to_string(j) + ") the code",
+                int(codes(i, j)), "at most " + std::to_string((1 << bits) - 1));
+    }
 }
 
 /// Columns of codes in a tile of the transposing packers: codes are read well in short runs, but written well
@@ -47,22 +55,22 @@ void for_each_tile(Index rows, Index columns, Index lead, Body body) {
 }
 
 /// Whether the streams of all rows are one stream, without a gap in codes or in words.
-inline bool is_one_stream(MatrixView<const Code> codes, int bits, MatrixView<const std::uint32_t> words) {
+[[nodiscard]] inline bool is_one_stream(MatrixView<const Code> codes, int bits,
+                                        MatrixView<const std::uint32_t> words) {
     return codes.cols * bits % 32 == 0 && codes.stride == codes.cols && words.stride == words.cols;
 }
 
 }  // namespace detail
 
-/// A stream for each row: `codes` (m, n) to `words` (m, packed_words(n)). Throws std::invalid_argument for
-/// codes of more than `bits` bits.
+/// A stream for each row: `codes` (m, n) to `words` (m, packed_words(n, bits)), 1 to 8 bits. Throws
+/// std::invalid_argument for codes of more bits, other numbers of bits and other shapes.
 inline void pack_rows(MatrixView<const Code> codes, int bits, MatrixView<std::uint32_t> words) {
-    detail::expect_shape("pack_rows: words", words.rows, words.cols, codes.rows,
-                         packed_words(codes.cols, bits));
+    detail::require_shape("pack_rows: words", words, codes.rows, packed_words(codes.cols, bits));
     detail::with_bits(bits, [&](auto b) {
         if (detail::is_one_stream(codes, b, words)) {
             const unsigned seen = detail::pack_stream<b>(codes.data, codes.rows * codes.cols,
                                                          reinterpret_cast<std::byte*>(words.data));
-            return detail::expect_fitting_codes(seen, b);
+            return detail::require_fitting("pack_rows: codes", seen, codes, b);
         }
         unsigned seen = 0;
         for (Index i = 0; i < codes.rows; ++i) {
@@ -70,14 +78,13 @@ inline void pack_rows(MatrixView<const Code> codes, int bits, MatrixView<std::ui
             seen |=
                 detail::pack_stream<b>(codes.row(i), codes.cols, reinterpret_cast<std::byte*>(words.row(i)));
         }
-        detail::expect_fitting_codes(seen, b);
+        detail::require_fitting("pack_rows: codes", seen, codes, b);
     });
 }
 
-/// The inverse of pack_rows().
+/// The inverse of pack_rows(). Throws std::invalid_argument for other numbers of bits and other shapes.
 inline void unpack_rows(MatrixView<const std::uint32_t> words, int bits, MatrixView<Code> codes) {
-    detail::expect_shape("unpack_rows: words", words.rows, words.cols, codes.rows,
-                         packed_words(codes.cols, bits));
+    detail::require_shape("unpack_rows: words", words, codes.rows, packed_words(codes.cols, bits));
     detail::with_bits(bits, [&](auto b) {
         if (detail::is_one_stream(codes, b, words))
             return detail::unpack_stream<b>(reinterpret_cast<const std::byte*>(words.data),
@@ -88,11 +95,10 @@ inline void unpack_rows(MatrixView<const std::uint32_t> words, int bits, MatrixV
     });
 }
 
-/// The same streams, as columns: `codes` (m, n) to `words` (packed_words(n), m). Half as fast as a copy of
-/// the codes, or faster.
+/// The streams of pack_rows() as columns: `codes` (m, n) to `words` (packed_words(n, bits), m). Throws like
+/// it. Half as fast as a copy of the codes, or faster.
 inline void pack_rows_transposed(MatrixView<const Code> codes, int bits, MatrixView<std::uint32_t> words) {
-    detail::expect_shape("pack_rows_transposed: words", words.rows, words.cols,
-                         packed_words(codes.cols, bits), codes.rows);
+    detail::require_shape("pack_rows_transposed: words", words, packed_words(codes.cols, bits), codes.rows);
     detail::with_bits(bits, [&](auto b) {
         alignas(64) std::byte tile[detail::tile_rows][detail::packed_tile_columns / 8 * b];
         unsigned seen = 0;
@@ -112,14 +118,14 @@ inline void pack_rows_transposed(MatrixView<const Code> codes, int bits, MatrixV
                 detail::store_transposed(tile[0], sizeof tile[0], target);
             });
         detail::finish_stores();
-        detail::expect_fitting_codes(seen, b);
+        detail::require_fitting("pack_rows_transposed: codes", seen, codes, b);
     });
 }
 
-/// The inverse of pack_rows_transposed().
+/// The inverse of pack_rows_transposed(). Throws std::invalid_argument for other numbers of bits and other
+/// shapes.
 inline void unpack_rows_transposed(MatrixView<const std::uint32_t> words, int bits, MatrixView<Code> codes) {
-    detail::expect_shape("unpack_rows_transposed: words", words.rows, words.cols,
-                         packed_words(codes.cols, bits), codes.rows);
+    detail::require_shape("unpack_rows_transposed: words", words, packed_words(codes.cols, bits), codes.rows);
     detail::with_bits(bits, [&](auto b) {
         alignas(64) std::byte tile[detail::tile_rows][detail::unpacked_tile_columns / 8 * b];
         const Index lead = detail::columns_before_line(words);

@@ -38,7 +38,7 @@ class SafetensorsCheckpoint : public TensorTable {
     }
 
     /// The files, each with its own metadata.
-    const std::vector<SafetensorsFile>& shards() const { return shards_; }
+    [[nodiscard]] const std::vector<SafetensorsFile>& shards() const { return shards_; }
 
   private:
     static std::filesystem::path resolve(const std::filesystem::path& path) {
@@ -64,7 +64,7 @@ class SafetensorsCheckpoint : public TensorTable {
         for (const auto& [tensor, shard] : map) {
             const SafetensorsFile& home = shards_[shard_numbers.at(shard)];
             if (!home.contains(tensor))
-                detail::malformed(home.source(), "no tensor ", detail::in_quotes(tensor),
+                detail::malformed(home.source(), "there is no tensor ", detail::in_quotes(tensor),
                                   ", expected it here by ",
                                   detail::in_quotes(index.string(), std::string_view::npos));
             tensors.push_back(home.info(tensor));

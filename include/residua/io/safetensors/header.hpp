@@ -38,7 +38,7 @@ struct SafetensorsHeader {
 /// Fields of any other name are refused: nothing says how they change the meaning of the data.
 class HeaderHandler final : public StrictHandler {
   public:
-    explicit HeaderHandler(std::string_view file) : StrictHandler(file, "header") {}
+    explicit HeaderHandler(std::string_view file) : StrictHandler(file, "the header") {}
 
     SafetensorsHeader take() { return std::move(header_); }
 
@@ -153,7 +153,7 @@ class HeaderHandler final : public StrictHandler {
 
     Place place() const override {
         const bool in_tensor = where_ == Where::Tensor || where_ == Where::Array;
-        if (where_ == Where::Start) return {"header", "an object"};
+        if (where_ == Where::Start) return {"the header", "an object"};
         if (where_ == Where::Metadata) return {"metadata " + in_quotes(key_), "a string"};
         if (!in_tensor) return {(tensor_ == nullptr ? "" : "tensor ") + in_quotes(key_), "an object"};
         return {std::string(fields[static_cast<std::size_t>(field_)]) + " of tensor " +

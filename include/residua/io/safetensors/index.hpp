@@ -16,7 +16,7 @@ namespace residua::io::detail {
 using WeightMap = std::map<std::string, std::string, std::less<>>;
 
 /// A shard lies beside its index: a name that leads elsewhere must not be followed.
-inline bool is_plain_file_name(std::string_view name) {
+[[nodiscard]] inline bool is_plain_file_name(std::string_view name) {
     const auto is_forbidden = [](char c) {
         return static_cast<unsigned char>(c) < 0x20u || c == 0x7f || c == '/' || c == '\\' || c == ':';
     };
@@ -26,10 +26,10 @@ inline bool is_plain_file_name(std::string_view name) {
 /// { "weight_map": { "<tensor>": "<file name>", ... }, ... }, whatever else it holds being skipped.
 class IndexHandler final : public StrictHandler {
   public:
-    explicit IndexHandler(std::string_view file) : StrictHandler(file, "index") {}
+    explicit IndexHandler(std::string_view file) : StrictHandler(file, "the index") {}
 
     WeightMap take() {
-        if (!has_map_) malformed(file_, "index has no weight_map");
+        if (!has_map_) malformed(file_, "the index has no weight_map");
         return std::move(map_);
     }
 
@@ -76,7 +76,7 @@ class IndexHandler final : public StrictHandler {
     static constexpr int max_depth = 32;
 
     bool descend() {
-        if (++depth_ > max_depth) malformed(file_, "index is nested deeper than ", max_depth, " levels");
+        if (++depth_ > max_depth) malformed(file_, "the index is nested deeper than ", max_depth, " levels");
         return true;
     }
     bool ascend() {
@@ -96,9 +96,9 @@ class IndexHandler final : public StrictHandler {
     bool has_map_ = false;
 };
 
-inline WeightMap parse_index(std::string_view text, std::string_view name) {
+[[nodiscard]] inline WeightMap parse_index(std::string_view text, std::string_view name) {
     IndexHandler handler(name);
-    parse_strict_json(text, name, "index", handler);
+    parse_strict_json(text, name, "the index", handler);
     return handler.take();
 }
 

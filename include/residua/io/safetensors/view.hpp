@@ -12,15 +12,16 @@
 #include <vector>
 
 #include "residua/io/safetensors/header.hpp"
+#include "residua/io/tensor_shape.hpp"
 #include "residua/io/tensor_table.hpp"
 
 namespace residua::io {
 
 namespace detail {
 
-/// product(shape) * element_size in bytes. Empty on overflow, zeros left out: strides of an empty tensor fit,
-/// too.
-inline std::optional<Index> byte_count(std::span<const Index> shape, std::size_t element_size) {
+/// product(shape) * element_size in bytes. Empty on overflow, zeros left out: the strides of an empty tensor
+/// fit.
+[[nodiscard]] inline std::optional<Index> byte_count(std::span<const Index> shape, std::size_t element_size) {
     auto count = static_cast<Index>(element_size);
     bool is_empty = false;
     for (const Index extent : shape) {
@@ -34,19 +35,10 @@ inline std::optional<Index> byte_count(std::span<const Index> shape, std::size_t
     return is_empty ? 0 : count;
 }
 
-inline std::string text_of(std::span<const Index> shape, std::string_view separator = ", ") {
-    std::string text;
-    for (const Index extent : shape) {
-        if (!text.empty()) text += separator;
-        text += std::to_string(extent);
-    }
-    return "[" + text + "]";
-}
-
 /// Gives every declared tensor its bytes of `data`, which the tensors have to cover without overlaps and
 /// holes.
-inline std::vector<TensorInfo> lay_out(SafetensorsHeader& header, std::span<const std::byte> data,
-                                       std::string_view file) {
+[[nodiscard]] inline std::vector<TensorInfo> lay_out(SafetensorsHeader& header,
+                                                     std::span<const std::byte> data, std::string_view file) {
     std::vector<DeclaredTensor*> by_offset;
     for (auto& [name, tensor] : header.tensors) {
         if (tensor.begin > tensor.end || tensor.end > data.size())
@@ -92,23 +84,25 @@ inline std::vector<TensorInfo> lay_out(SafetensorsHeader& header, std::span<cons
 /// Dtypes narrower than a byte (F4, F6) are not supported.
 class SafetensorsView : public TensorTable {
   public:
-    /// `name` is for messages. Throws FormatError. O(header size), whatever the size of the data.
-    static SafetensorsView parse(std::span<const std::byte> file, std::string name) {
+    /// `file` has to outlive the view; `name` is for messages. Throws FormatError where the file is not
+    /// valid. Takes O(size of the header), whatever the size of the data.
+    [[nodiscard]] static SafetensorsView parse(std::span<const std::byte> file, std::string name) {
         using detail::malformed;
         std::uint64_t header_size = 0;
         if (file.size() < sizeof header_size)
-            malformed(name, "file has ", file.size(), " bytes, expected at least 8");
+            malformed(name, "the file has ", file.size(), " bytes, expected at least 8");
         std::memcpy(&header_size, file.data(), sizeof header_size);
         const auto rest = file.subspan(sizeof header_size);
         if (header_size > detail::max_json_size)
-            malformed(name, "header size is ", header_size, ", expected at most ", detail::max_json_size);
+            malformed(name, "the size of the header is ", header_size, ", expected at most ",
+                      detail::max_json_size);
         if (header_size > rest.size())
-            malformed(name, "header size is ", header_size, ", expected at most ", rest.size(),
+            malformed(name, "the size of the header is ", header_size, ", expected at most ", rest.size(),
                       " in a file of ", file.size(), " bytes");
 
         const auto size = static_cast<std::size_t>(header_size);
         detail::HeaderHandler handler(name);
-        detail::parse_strict_json({reinterpret_cast<const char*>(rest.data()), size}, name, "header",
+        detail::parse_strict_json({reinterpret_cast<const char*>(rest.data()), size}, name, "the header",
                                   handler);
         detail::SafetensorsHeader header = handler.take();
         std::vector<TensorInfo> tensors = detail::lay_out(header, rest.subspan(size), name);

@@ -75,11 +75,11 @@ class SafetensorsWriter {
 
     /// Makes the file durable and gives it its name.
     void commit() {
-        skip_complete();
+        while (is_complete()) go_on();
         if (tensor_ < tensors_.size())
-            reject("SafetensorsWriter::commit: tensor " + detail::in_quotes(tensors_[tensor_].name) +
-                       " has bytes",
-                   written_, std::to_string(size_of_current()));
+            reject(
+                "SafetensorsWriter::commit: tensor " + detail::in_quotes(tensors_[tensor_].name) + " has got",
+                std::to_string(written_) + " bytes", std::to_string(size_of_current()));
         file_.commit();
     }
 
@@ -97,7 +97,8 @@ class SafetensorsWriter {
         try {
             return nlohmann::json(text).dump();
         } catch (const nlohmann::json::exception&) {
-            reject(std::string("SafetensorsWriter: ").append(what), detail::in_quotes(text), "UTF-8");
+            reject(std::string("SafetensorsWriter: the ").append(what).append(" is"), detail::in_quotes(text),
+                   "UTF-8");
         }
     }
 
@@ -108,25 +109,26 @@ class SafetensorsWriter {
         if (!metadata.empty()) {
             text += "\"" + std::string(detail::metadata_key) + "\":{";
             for (const auto& [key, value] : metadata)
-                text += comma() + json_of("metadata key", key) + ":" + json_of("metadata value", value);
+                text += comma() + json_of("key of a metadata entry", key) + ":" +
+                        json_of("value of a metadata entry", value);
             text += "}";
         }
         std::set<std::string_view> names;
         Index begin = 0;
         for (const TensorSpec& tensor : tensors) {
             const std::string shown = "SafetensorsWriter: tensor " + detail::in_quotes(tensor.name);
-            require(tensor.name != detail::metadata_key, "SafetensorsWriter: tensor name is", tensor.name,
-                    "another name: this one is reserved");
+            require(tensor.name != detail::metadata_key, "SafetensorsWriter: the name of a tensor is",
+                    tensor.name, "another one: this is reserved for metadata");
             require(names.insert(tensor.name).second, shown + " is declared", "twice", "once");
             require(tensor.shape.size() <= detail::max_rank, shown + " has rank", tensor.shape.size(),
-                    "at most 64");
+                    "at most " + std::to_string(detail::max_rank));
             const bool is_negative =
                 std::ranges::any_of(tensor.shape, [](Index extent) { return extent < 0; });
-            require(!is_negative, shown + " has shape", detail::text_of(tensor.shape), "no negative extent");
+            require(!is_negative, shown + " has shape", detail::text_of(tensor.shape), "no extent below 0");
             const auto size = detail::byte_count(tensor.shape, size_of(tensor.dtype));
             require(size && *size <= std::numeric_limits<Index>::max() - begin, shown + " has shape",
                     detail::text_of(tensor.shape), "less than 2^63 bytes in the file");
-            text += comma() + json_of("tensor name", tensor.name) + ":{\"dtype\":\"" +
+            text += comma() + json_of("name of a tensor", tensor.name) + ":{\"dtype\":\"" +
                     std::string(name_of(tensor.dtype));
             text += "\",\"shape\":" + detail::text_of(tensor.shape, ",") + ",\"data_offsets\":";
             text += detail::text_of(std::vector{begin, begin + *size}, ",") + "}";
@@ -134,8 +136,8 @@ class SafetensorsWriter {
         }
         text += "}";
         text.append((8 - text.size() % 8) % 8, ' ');
-        require(text.size() <= detail::max_json_size, "SafetensorsWriter: header has bytes", text.size(),
-                "at most 100000000");
+        require(text.size() <= detail::max_json_size, "SafetensorsWriter: the header has",
+                std::to_string(text.size()) + " bytes", "at most " + std::to_string(detail::max_json_size));
         return text;
     }
 
@@ -143,20 +145,17 @@ class SafetensorsWriter {
         return detail::byte_count(tensors_[tensor_].shape, size_of(tensors_[tensor_].dtype)).value();
     }
 
-    void skip_complete() {
-        while (tensor_ < tensors_.size() && written_ == size_of_current()) {
-            ++tensor_;
-            written_ = 0;
-        }
+    bool is_complete() const { return tensor_ < tensors_.size() && written_ == size_of_current(); }
+
+    void go_on() {
+        ++tensor_;
+        written_ = 0;
     }
 
     /// The tensor that the next bytes belong to, which is to be `name`. An empty tensor may be named or left
     /// out.
     const TensorSpec& current(std::string_view name) {
-        while (tensor_ < tensors_.size() && tensors_[tensor_].name != name && written_ == size_of_current()) {
-            ++tensor_;
-            written_ = 0;
-        }
+        while (is_complete() && tensors_[tensor_].name != name) go_on();
         const std::string expected =
             tensor_ < tensors_.size() ? detail::in_quotes(tensors_[tensor_].name) : "no more data";
         require(tensor_ < tensors_.size() && tensors_[tensor_].name == name,
@@ -167,7 +166,7 @@ class SafetensorsWriter {
     template <class T>
     static void expect_dtype(const TensorSpec& tensor) {
         static_assert(Stored<T>, "elements are float, double, float16, bfloat16, an integer or std::byte");
-        require(dtype_of<T>() == tensor.dtype, "SafetensorsWriter::append: elements are",
+        require(dtype_of<T>() == tensor.dtype, "SafetensorsWriter::append: the elements are",
                 name_of(dtype_of<T>()),
                 std::string(name_of(tensor.dtype)) + " for tensor " + detail::in_quotes(tensor.name));
     }
@@ -175,8 +174,9 @@ class SafetensorsWriter {
     void append_bytes(const TensorSpec& tensor, std::span<const std::byte> bytes) {
         const Index left = size_of_current() - written_;
         require(std::cmp_less_equal(bytes.size(), left),
-                "SafetensorsWriter::append: tensor " + detail::in_quotes(tensor.name) + " gets bytes",
-                bytes.size(), "at most " + std::to_string(left) + ", what is left of it");
+                "SafetensorsWriter::append: tensor " + detail::in_quotes(tensor.name) + " gets",
+                std::to_string(bytes.size()) + " bytes more",
+                "at most " + std::to_string(left) + ", which is what it still lacks");
         file_.append(bytes);
         written_ += static_cast<Index>(bytes.size());
     }
@@ -190,9 +190,8 @@ class SafetensorsWriter {
 /// A tensor in memory, to be written: contiguous elements, row-major, which have to outlive the result.
 /// The writer checks that `values` fill `shape`.
 template <std::ranges::contiguous_range Values>
-requires Stored<std::ranges::range_value_t<Values>> TensorInfo tensor_of(std::string name,
-                                                                         std::vector<Index> shape,
-                                                                         const Values& values) {
+requires Stored<std::ranges::range_value_t<Values>>
+[[nodiscard]] TensorInfo tensor_of(std::string name, std::vector<Index> shape, const Values& values) {
     return {std::move(name), dtype_of<std::ranges::range_value_t<Values>>(), std::move(shape),
             std::as_bytes(std::span(std::ranges::data(values), std::ranges::size(values)))};
 }

@@ -1,0 +1,3 @@
+#include "cuda/backends.hpp"
+//
+#include "../io/moments.cpp"
