@@ -33,3 +33,5 @@ BENCHMARK(grid_fit)
     ->Unit(benchmark::kMillisecond);
 
 }  // namespace
+
+BENCHMARK_MAIN();
