@@ -36,13 +36,16 @@ bool zero_is_a_tie(const GoldenCase& golden, const reference::Matrix& w, Index r
 }
 
 template <class Tag>
-Solved solve_case(const GoldenCase& golden, const Layer& layer) {
-    const SolverOptions options = golden.options();
-    if (golden.method() == "gptq") return solve<GPTQ, Tag>(layer, options, golden.grid());
-    if (golden.method() == "gptaq")
-        return solve<GPTAQ, Tag>(layer, options, golden.grid(), GPTAQ{golden.alpha()});
+Solved solve_case(const GoldenCase& golden, const MomentsOf<Tag>& moments, const reference::Matrix& weights) {
+    SolverOptions options = golden.options();
+    options.report_objective = false;
+    const auto solve_by = [&]<class Method>(const Method& method) {
+        return quantize<Tag>(SolverOf<Method, Tag>(moments, options, method), weights, golden.grid());
+    };
+    if (golden.method() == "gptq") return solve_by(GPTQ{});
+    if (golden.method() == "gptaq") return solve_by(GPTAQ{golden.alpha()});
     REQUIRE(golden.method() == "rescomp");
-    return solve<ResidualComp, Tag>(layer, options, golden.grid(), ResidualComp{golden.alpha(), 0.25});
+    return solve_by(ResidualComp{golden.alpha(), 0.25});
 }
 
 }  // namespace
@@ -51,8 +54,9 @@ TEMPLATE_TEST_CASE("The published code's results are reproduced", "[solver][gold
     const Golden golden = read_golden();
     REQUIRE(golden.cases.size() == 17);
     const Layer& layer = golden.layer;
+    const auto moments = moments_of<TestType>(layer);
     for (const GoldenCase& expected : golden.cases) {
-        const Solved solved = solve_case<TestType>(expected, layer);
+        const Solved solved = solve_case<TestType>(expected, moments, layer.w);
         REQUIRE(solved.status == Status::Success);
         CHECK(solved.report.dead_columns.size() == 2);
 
