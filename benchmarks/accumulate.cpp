@@ -46,3 +46,5 @@ BENCHMARK_TEMPLATE(accumulate_h_and_d, float)->Apply(sizes);
 BENCHMARK_TEMPLATE(accumulate_h_and_d, bfloat16)->Apply(sizes);
 
 }  // namespace
+
+BENCHMARK_MAIN();

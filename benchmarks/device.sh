@@ -26,7 +26,7 @@ benchmarks="solve accumulate refine hadamard"
 
 build() {
     for source in tests/main.cpp ${SOURCES:-tests/cuda/*.cu} $(printf 'benchmarks/%s.cu ' $benchmarks) \
-        examples/llama_quantize/*.cpp examples/llama_quantize/*.cu; do
+        examples/support/*.cpp examples/llama_quantize/*.cpp examples/llama_quantize/*.cu; do
         case $source in benchmarks/*) prefix=bench_ ;; examples/*) prefix=model_ ;; *) prefix=test_ ;; esac
         extra=
         [ $prefix != model_ ] || extra="-DRESIDUA_EXAMPLE_CUDA -Xcompiler=-O3,-march=native,-fopenmp"

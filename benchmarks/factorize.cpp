@@ -39,3 +39,5 @@ BENCHMARK(residuals_before)->Name("factorize_and_residuals_before")->Apply(sizes
 BENCHMARK(residuals)->Name("factorize_and_residuals")->Apply(sizes);
 
 }  // namespace
+
+BENCHMARK_MAIN();

@@ -34,3 +34,5 @@ BENCHMARK(grid_fit)
     ->Unit(benchmark::kMillisecond);
 
 }  // namespace
+
+BENCHMARK_MAIN();

@@ -86,3 +86,5 @@ BENCHMARK(hadamard<bfloat16, without_signs>)->Apply(shapes);
 BENCHMARK(hadamard<bfloat16, with_signs>)->Apply(shapes);
 
 }  // namespace
+
+BENCHMARK_MAIN();

@@ -19,11 +19,12 @@ void quantize_and_consume(benchmark::State& state) {
         {
             const std::vector<Scalar> x = random_matrix(tokens, n, Scalar(0.8), 1);
             const MatrixView<const Scalar> view(x.data(), tokens, n);
-            reference ? solver.accumulate(view, view) : solver.accumulate(view);
+            compiled::accumulate(solver, view, reference ? view : MatrixView<const Scalar>());
         }
         reset_peak_memory();
         const auto start = backend().timestamp();
-        const auto q = solver.quantize_and_consume(MatrixView<const Scalar>(w.data(), n, n), IntegerGrid{});
+        const auto q =
+            compiled::quantize_and_consume(solver, MatrixView<const Scalar>(w.data(), n, n), IntegerGrid{});
         state.SetIterationTime(backend().seconds(start, backend().timestamp()));
         if (!q) state.SkipWithError(to_string(q.report.status).data());
     }
@@ -51,3 +52,5 @@ BENCHMARK_TEMPLATE(quantize_and_consume, ResidualComp)
     ->Unit(benchmark::kMillisecond);
 
 }  // namespace
+
+BENCHMARK_MAIN();

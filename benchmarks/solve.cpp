@@ -37,7 +37,8 @@ void solve_on(Device& device, benchmark::State& state) {
         state, operations<M>(double(m), n),
         [&] {
             moments.forget_factorization();
-            const auto q = Solver<M, Scalar, Device>(moments, options).quantize(w.view(), grid);
+            const Solver<M, Scalar, Device> solver(moments, options);
+            const auto q = compiled::quantize(solver, MatrixView<const Input>(w.view()), grid);
             if (!q) state.SkipWithError(to_string(q.report.status).data());
         },
         device);
@@ -96,3 +97,5 @@ BENCHMARK_TEMPLATE(solve, ResidualComp)->Apply(sizes);
 BENCHMARK_TEMPLATE(solve, QEP)->Apply(sizes);
 
 }  // namespace
+
+BENCHMARK_MAIN();

@@ -14,9 +14,9 @@
 
 #ifdef __CUDACC__
 #include <residua/cuda.hpp>
-#else
-#include <residua/residua.hpp>
 #endif
+
+#include "../examples/support/solvers.hpp"
 
 /// What every benchmark is made of. The same sources serve the CPU and CUDA backends.
 namespace bench {
@@ -108,16 +108,14 @@ inline Moments<Scalar, Device> random_moments(Device& device, Index n, bool refe
     const MatrixView<const Input> x_view(x.data(), tokens, n);
     Moments<Scalar, Device> moments(device, n);
     if (!reference) {
-        moments.accumulate(x_view);
+        compiled::accumulate(moments, x_view, {});
         return moments;
     }
     std::vector<Input> x_fp = random_matrix<Input>(tokens, n, Scalar(0.8), 2);
     for (std::size_t i = 0; i < x.size(); ++i) x_fp[i] = Input(float(x[i]) + 0.1f * float(x_fp[i]));
-    moments.accumulate(x_view, MatrixView<const Input>(x_fp.data(), tokens, n));
+    compiled::accumulate(moments, x_view, MatrixView<const Input>(x_fp.data(), tokens, n));
     return moments;
 }
 inline Moments<Scalar, Device> random_moments(Index n) { return random_moments(backend(), n); }
 
 }  // namespace bench
-
-BENCHMARK_MAIN();

@@ -38,5 +38,15 @@ endfunction()
 function(residua_tune name)
     if(RESIDUA_NATIVE)
         target_compile_options(${name} PRIVATE "$<$<COMPILE_LANGUAGE:CXX>:-march=native>")
+        # The headers of g++ 12 leave operands of AVX-512 intrinsics undefined on purpose, and its optimizer then
+        # warns of them some thousand times. Builds with -Werror are not tuned, and keep both warnings.
+        target_compile_options(${name} PRIVATE
+            "$<$<AND:$<COMPILE_LANG_AND_ID:CXX,GNU>,$<VERSION_LESS:$<CXX_COMPILER_VERSION>,13>>:-Wno-maybe-uninitialized;-Wno-uninitialized>")
     endif()
+endfunction()
+
+# residua_compile_briefly(<source>...): sources that read options and files or run for an instant, whose
+# optimization takes longer than it ever saves.
+function(residua_compile_briefly)
+    set_source_files_properties(${ARGN} PROPERTIES COMPILE_OPTIONS "$<$<NOT:$<CONFIG:Debug>>:-O1>")
 endfunction()

@@ -19,10 +19,4 @@ inline auto ContainsSubstring(const std::string& text) { return Contains(text); 
 
 }  // namespace Catch::Matchers
 
-#define SKIP(...)          \
-    do {                   \
-        WARN(__VA_ARGS__); \
-        return;            \
-    } while (false)
-
 #endif

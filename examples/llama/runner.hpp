@@ -1,19 +1,13 @@
 #pragma once
 
 #include <optional>
-#include <residua/transform/activation_quantizer.hpp>
 #include <residua/transform/hadamard.hpp>
 
+#include "activations.hpp"
 #include "operations.hpp"
 #include "tokens.hpp"
 
 namespace llama {
-
-/// What is rounded on its way through the model; nothing by default.
-struct ActivationSettings {
-    std::optional<residua::ActivationQuantizer> inputs = {};  ///< of every linear layer but the output layer
-    std::optional<residua::ActivationQuantizer> cache = {};  ///< keys (after the rotary embedding) and values
-};
 
 /// The rotations that a checkpoint with Config::online_hadamard leaves to be done to the activations.
 struct OnlineRotations {

@@ -3,6 +3,7 @@
 #include <optional>
 #include <utility>
 
+#include "../support/solvers.hpp"
 #include "layer_solver.hpp"
 
 /// LayerSolver on a backend of the library.
@@ -19,20 +20,16 @@ class BackendSolver : public LayerSolver {
     }
 
     void accumulate(residua::MatrixView<const float> x, residua::MatrixView<const float> x_fp) override {
-        if (x_fp.data) {
-            moments_->accumulate(x, x_fp);
-        } else {
-            moments_->accumulate(x);
-        }
+        compiled::accumulate(*moments_, x, x_fp);
     }
 
     SolvedLayer solve(const std::string& method, residua::MatrixView<const float> weights) override {
         if (method == "rtn")
-            return to_host(residua::round_weights<float>(backend_, weights, settings_.grid,
-                                                         settings_.options.group_size));
+            return to_host(
+                compiled::round_weights(backend_, weights, settings_.grid, settings_.options.group_size));
         return with_method(method, settings_, [&]<class Method>(const Method& chosen) {
             const residua::Solver<Method, float, B> solver(*moments_, settings_.options, chosen);
-            return to_host(solver.quantize(weights, settings_.grid));
+            return to_host(compiled::quantize(solver, weights, settings_.grid));
         });
     }
 

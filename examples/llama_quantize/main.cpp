@@ -11,10 +11,12 @@
 
 #include <unistd.h>
 
+#include <CLI/CLI.hpp>
 #include <chrono>
 #include <iostream>
 
 #include "../llama/perplexity.hpp"
+#include "../llama/rotation.hpp"
 #include "plot.hpp"
 #include "quantize_model.hpp"
 #include "settings.hpp"

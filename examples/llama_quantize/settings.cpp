@@ -1,5 +1,7 @@
 #include "settings.hpp"
 
+#include "../support/solver_arguments.hpp"
+
 namespace {
 
 using namespace residua;

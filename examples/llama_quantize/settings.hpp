@@ -1,7 +1,17 @@
 #pragma once
 
-#include "../llama/rotation.hpp"
-#include "../support/solver_arguments.hpp"
+#include <filesystem>
+#include <residua/io/formats/gptq_config.hpp>
+#include <string>
+#include <vector>
+
+#include "../llama/activations.hpp"
+#include "../support/solve_settings.hpp"
+
+// CLI11 is for the sources that read the command line: it takes long to compile.
+namespace CLI {
+class App;
+}
 
 /// What the command line asks for.
 struct Settings {

@@ -8,6 +8,7 @@
 #include <residua/residua.hpp>
 #include <string>
 
+#include "../support/solvers.hpp"
 #include "cuda.hpp"
 #include "layer.hpp"
 #include "settings.hpp"
@@ -29,23 +30,7 @@ struct Row {
 /// The layer, cut into calibration tokens and tokens held back, and what is measured on each.
 class Experiment {
   public:
-    Experiment(Cpu& backend, const Layer& layer, const Settings& settings)
-        : backend_(backend), layer_(layer), settings_(settings), moments_(backend, layer.in) {
-        held_ =
-            settings.calibrate_on_all || layer.tokens < 2 ? 0 : std::max<residua::Index>(1, layer.tokens / 4);
-        calibration_ = layer.tokens - held_;
-        const auto start = std::chrono::steady_clock::now();
-        if (layer.x_fp) {
-            moments_.accumulate(layer.inputs(0, calibration_), layer.reference(0, calibration_));
-        } else {
-            moments_.accumulate(layer.inputs(0, calibration_));
-        }
-        accumulate_seconds_ = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
-        if (layer.x_fp)
-            reference_error_ =
-                (product(weights(), 0, calibration_, true) - product(weights(), 0, calibration_, false))
-                    .squaredNorm();
-    }
+    Experiment(Cpu& backend, const Layer& layer, const Settings& settings);
 
     bool has_reference() const { return layer_.x_fp.has_value(); }
     residua::Index calibration_tokens() const { return calibration_; }
@@ -54,11 +39,11 @@ class Experiment {
     template <class G>
     Quantized<G> round(const G& grid) {
         const auto start = std::chrono::steady_clock::now();
-        Quantized<G> q = residua::round_weights<float>(backend_, layer_.weights(), grid,
-                                                       settings_.solve.options.group_size);
+        Quantized<G> q =
+            compiled::round_weights(backend_, layer_.weights(), grid, settings_.solve.options.group_size);
         q.report.seconds.sweep =
             std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
-        if (q) q.report.objective = residua::objective(moments_, layer_.weights(), q);
+        if (q) q.report.objective = compiled::objective(moments_, layer_.weights(), q);
         return q;
     }
 
@@ -82,28 +67,13 @@ class Experiment {
         }
         // moments are shared, but every method is timed with a factorization of its own
         const residua::Moments<float, Cpu> fresh = copy(moments_);
-        return residua::Solver<M, float, Cpu>(fresh, options, method).quantize(layer_.weights(), grid);
+        const residua::Solver<M, float, Cpu> solver(fresh, options, method);
+        return compiled::quantize(solver, layer_.weights(), grid);
     }
 
     template <class G>
     Row measure(const std::string& method, const Quantized<G>& q) const {
-        Row row{.method = method, .status = std::string(residua::to_string(q.report.status))};
-        row.accumulate_seconds = method == "rtn" ? 0 : accumulate_seconds_;
-        row.solve_seconds = q.report.seconds.solve();
-        if (!q) return row;
-        // |W X_fp - Q X|^2 where there are reference inputs, else |(W - Q) X|^2
-        if (q.report.objective) {
-            row.objective = q.report.objective->asymmetric
-                                ? *q.report.objective->asymmetric + reference_error_
-                                : q.report.objective->symmetric;
-        }
-        const residua::Index first = held_ > 0 ? calibration_ : 0;
-        const residua::Index count = held_ > 0 ? held_ : calibration_;
-        const residua::Matrix<float> values = q.dequantize(backend_);
-        const auto wanted = product(weights(), first, count, true);
-        row.relative_output_error =
-            (product(map(values.view()), first, count, false) - wanted).norm() / wanted.norm();
-        return row;
+        return measure(method, q.report, q ? q.dequantize(backend_) : residua::Matrix<float>());
     }
 
   private:
@@ -114,12 +84,13 @@ class Experiment {
     }
     Eigen::Map<const Dense> weights() const { return map(layer_.weights()); }
 
+    /// `values`: the dequantized weights, where the status is Success.
+    Row measure(const std::string& method, const residua::Report& report,
+                const residua::Matrix<float>& values) const;
+
     /// Outputs (tokens, out), in double precision.
     Eigen::MatrixXd product(const Eigen::Ref<const Dense>& w, residua::Index first, residua::Index count,
-                            bool reference) const {
-        const auto x = map(reference ? layer_.reference(first, count) : layer_.inputs(first, count));
-        return x.cast<double>() * w.cast<double>().transpose();
-    }
+                            bool reference) const;
 
     residua::Moments<float, Cpu> copy(const residua::Moments<float, Cpu>& moments) const {
         return {backend_, moments.gram(), moments.cross(), moments.tokens()};

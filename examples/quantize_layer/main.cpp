@@ -1,13 +1,14 @@
 /// Quantizes one linear layer with every method and shows which is best on tokens that were held back.
 ///
-///     settings.hpp          the command line
+///     settings.hpp, .cpp    the command line
 ///     layer.hpp             the input file
-///     experiment.hpp        what is quantized and measured
+///     experiment.hpp, .cpp  what is quantized and measured
 ///     methods.hpp           every method, onto any grid
 ///     integer_formats.cpp   integers, and the files that hold them
 ///     block_formats.cpp     the blocks of GGUF, NVFP4 and MXFP4
 ///     cuda.cu               --device cuda
 
+#include <CLI/CLI.hpp>
 #include <iostream>
 #include <nlohmann/json.hpp>
 

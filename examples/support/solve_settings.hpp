@@ -1,7 +1,9 @@
 #pragma once
 
 #include <optional>
-#include <residua/residua.hpp>
+#include <residua/core/options.hpp>
+#include <residua/grids/integer_grid.hpp>
+#include <residua/methods/methods.hpp>
 #include <string>
 #include <vector>
 

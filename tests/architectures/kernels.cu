@@ -25,4 +25,10 @@ bool use_every_kernel(CudaBackend& gpu, const HadamardTransform& transform, Matr
     return static_cast<bool>(solver.quantize(x, IntegerGrid{}));
 }
 
+bool use_double(CudaBackend& gpu, MatrixView<const double> x, MatrixView<const double> x_fp) {
+    Solver<QEP, double, CudaBackend> solver(gpu, x.cols);
+    solver.accumulate(x, x_fp);
+    return static_cast<bool>(solver.quantize(x, IntegerGrid{}));
+}
+
 }  // namespace residua

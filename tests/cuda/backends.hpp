@@ -11,7 +11,11 @@
 /// run on the GPU in a .cu file that includes this file first.
 #undef RESIDUA_TEST_BACKENDS
 #undef RESIDUA_TEST_DOUBLE_BACKENDS
+#ifdef RESIDUA_TEST_FLOAT_ONLY
+#define RESIDUA_TEST_BACKENDS ::residua::test::CudaFloat
+#else
 #define RESIDUA_TEST_BACKENDS ::residua::test::CudaDouble, ::residua::test::CudaFloat
+#endif
 #define RESIDUA_TEST_DOUBLE_BACKENDS ::residua::test::CudaDouble
 
 namespace residua::test {

@@ -141,8 +141,10 @@ TEST_CASE("Out of memory says how much was asked for, and leaves the moments int
 
 TEMPLATE_TEST_CASE("A solve takes the memory that was announced", "[cuda]", GPTQ, GPTAQ, QEP) {
     std::vector<SolverOptions> all = refinements();
-    all.resize(all.size() + 2);
-    all.back().report_objective = true;
+    for (const bool objective : {false, true}) {
+        all.emplace_back();
+        all.back().report_objective = objective;
+    }
     for (const Index out : {300, 900}) {
         const Layer layer = random_layer({.out = out, .in = 600, .tokens = 700});
         for (const SolverOptions& options : all) {

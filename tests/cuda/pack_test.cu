@@ -38,11 +38,6 @@ class Managed {
     std::size_t size_;
 };
 
-bool no_device() {
-    int count = 0;
-    return cudaGetDeviceCount(&count) != cudaSuccess || count == 0;
-}
-
 /// Parameters, codes and values of x, on whatever side it is called.
 template <class G>
 struct Trace {
@@ -89,7 +84,6 @@ void check_grid(const char* name, const G& grid) {
 }  // namespace
 
 TEST_CASE("packing on the device is packing on the host", "[cuda]") {
-    if (no_device()) SKIP("no CUDA device");
     for (const int bits : {2, 3, 4, 8}) {
         for (const auto& [m, n, gap] : {std::tuple<Index, Index, Index>{1, 1, 0},
                                         {33, 257, 0},
@@ -122,7 +116,6 @@ TEST_CASE("packing on the device refuses what does not fit", "[cuda]") {
 }
 
 TEST_CASE("grids on the device are grids on the host", "[cuda]") {
-    if (no_device()) SKIP("no CUDA device");
     check_grid("fp4", FP4Grid{.scale_type = ScaleType::Float16});
     check_grid("fp8", FP8Grid{});
     check_grid("mxfp4", MXFP4Grid{});

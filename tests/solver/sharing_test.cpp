@@ -1,39 +1,16 @@
-// Factor once, solve many; and the same bits for any number of threads.
+// Factor once, solve many, do nothing that is not asked for; and the same bits for any number of threads.
 
 #include <thread>
 
 #include "catch.hpp"
 #include "support/backends.hpp"
+#include "support/counting_backend.hpp"
 #include "support/layer.hpp"
 
 using namespace residua;
 using namespace residua::test;
 
 namespace {
-
-/// Eigen's backend, which counts factorizations.
-class CountingBackend : public EigenBackend {
-  public:
-    using EigenBackend::EigenBackend;
-
-    template <Real T>
-    bool cholesky_upper(MatrixView<T> a) {
-        ++factorizations;
-        return EigenBackend::cholesky_upper(a);
-    }
-
-    int factorizations = 0;
-};
-
-struct Counting {
-    using Scalar = double;
-    using Backend = CountingBackend;
-
-    static Backend& get() {
-        static Backend backend;
-        return backend;
-    }
-};
 
 Layer shared_layer() { return random_layer({.out = 20, .in = 60, .tokens = 200, .dead = {2}, .seed = 21}); }
 
@@ -58,7 +35,7 @@ void threads(Index count, const Executor::Task& task) {
 TEST_CASE("Moments are factored once for many solves", "[solver][sharing]") {
     const Layer layer = shared_layer();
     auto moments = moments_of<Counting>(layer);
-    int& count = Counting::get().factorizations;
+    int& count = Counting::get().counts.factorizations;
     count = 0;
     const SolverOf<GPTQ, Counting> solver(moments);
 
@@ -120,6 +97,46 @@ TEST_CASE("Moments are factored once for many solves", "[solver][sharing]") {
                   .codes != natural.codes);
         CHECK(count == 3);
     }
+}
+
+TEST_CASE("A report without objectives costs none", "[solver][sharing]") {
+    const Layer layer = shared_layer();
+    const auto moments = moments_of<Counting>(layer);
+    SolverOptions options;
+    options.block_size = 16;
+    struct Costs {
+        CountingBackend::Counts counts;
+        Report report;
+    };
+    const auto solve_with = [&](bool objectives) {
+        options.report_objective = objectives;
+        moments.forget_factorization();
+        Counting::get().counts = {};
+        const auto w = upload<Counting>(layer.w);
+        const auto result = SolverOf<GPTQ, Counting>(moments, options).quantize(w.view(), IntegerGrid{});
+        REQUIRE(result);
+        return Costs{Counting::get().counts, result.report};
+    };
+    const Costs without = solve_with(false);
+    CHECK_FALSE(without.report.objective.has_value());
+    CHECK_FALSE(without.report.round_to_nearest.has_value());
+    CHECK(without.report.seconds.objective == 0);
+    CHECK(without.counts.factorizations == 1);
+    CHECK(without.counts.products == 4);  // before the one panel, and after each of its 4 blocks but the last
+    CHECK(without.counts.fits == 0);      // the sweep's own
+    CHECK(without.counts.roundings == 0);
+    CHECK(without.counts.dots == 0);
+
+    const Costs with = solve_with(true);
+    CHECK(with.report.objective.has_value());
+    CHECK(with.report.round_to_nearest.has_value());
+    CHECK(with.report.seconds.objective > 0);
+    CHECK(with.counts.factorizations == 1);
+    // D' W', and two products with H for each of two candidates
+    CHECK(with.counts.products == without.counts.products + 1 + 2 * 2);
+    CHECK(with.counts.fits == 1);
+    CHECK(with.counts.roundings == 1);
+    CHECK(with.counts.dots == 2 * 2);
 }
 
 TEST_CASE("Shared and own moments give the same codes in any order of solves", "[solver][sharing]") {

@@ -107,7 +107,8 @@ class Factorization {
         } else {
             d = backend_.template workspace<T>(n_, n_);
             backend_.permute_transposed(cross_, order(), d.view());
-            consumed_cross_ = {};
+            // Where it was not consumed, several threads may come here: they must not write, not even nothing.
+            if (consumed_cross_.rows() != 0) consumed_cross_ = {};
         }
         for (const Index p : dead_positions_) {
             backend_.clear_row(d.view(), p);

@@ -1,0 +1,41 @@
+#include "experiment.hpp"
+
+using namespace residua;
+
+Experiment::Experiment(Cpu& backend, const Layer& layer, const Settings& settings)
+    : backend_(backend), layer_(layer), settings_(settings), moments_(backend, layer.in) {
+    held_ = settings.calibrate_on_all || layer.tokens < 2 ? 0 : std::max<Index>(1, layer.tokens / 4);
+    calibration_ = layer.tokens - held_;
+    const auto start = std::chrono::steady_clock::now();
+    compiled::accumulate(moments_, layer.inputs(0, calibration_),
+                         layer.x_fp ? layer.reference(0, calibration_) : MatrixView<const float>());
+    accumulate_seconds_ = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+    if (layer.x_fp)
+        reference_error_ =
+            (product(weights(), 0, calibration_, true) - product(weights(), 0, calibration_, false))
+                .squaredNorm();
+}
+
+Row Experiment::measure(const std::string& method, const Report& report, const Matrix<float>& values) const {
+    Row row{.method = method, .status = std::string(to_string(report.status))};
+    row.accumulate_seconds = method == "rtn" ? 0 : accumulate_seconds_;
+    row.solve_seconds = report.seconds.solve();
+    if (report.status != Status::Success) return row;
+    // |W X_fp - Q X|^2 where there are reference inputs, else |(W - Q) X|^2
+    if (report.objective) {
+        row.objective = report.objective->asymmetric ? *report.objective->asymmetric + reference_error_
+                                                     : report.objective->symmetric;
+    }
+    const Index first = held_ > 0 ? calibration_ : 0;
+    const Index count = held_ > 0 ? held_ : calibration_;
+    const auto wanted = product(weights(), first, count, true);
+    row.relative_output_error =
+        (product(map(values.view()), first, count, false) - wanted).norm() / wanted.norm();
+    return row;
+}
+
+Eigen::MatrixXd Experiment::product(const Eigen::Ref<const Dense>& w, Index first, Index count,
+                                    bool reference) const {
+    const auto x = map(reference ? layer_.reference(first, count) : layer_.inputs(first, count));
+    return x.cast<double>() * w.cast<double>().transpose();
+}

@@ -1,0 +1,49 @@
+#include "settings.hpp"
+
+#include "../support/solver_arguments.hpp"
+
+Settings parse_settings(CLI::App& app, int argc, char** argv) {
+    using residua::require;
+    Settings s;
+    std::vector<std::string> methods = method_names();
+    methods.push_back("all");
+    app.add_option("--input", s.input,
+                   "safetensors file with weight, x and optionally x_fp (F32, F16 or BF16)")
+        ->capture_default_str();
+    app.add_option("--output", s.output, "file to write, in --format (one method only)");
+    app.add_option("--format", s.format,
+                   "residua: codes, scales, zeros, group_index and dequantized weights as plain tensors")
+        ->check(CLI::IsMember({"residua", "gptq-v1", "gptq-v2", "compressed-tensors", "gguf-q4_0",
+                               "gguf-q4_1", "gguf-q5_0", "gguf-q5_1", "gguf-q8_0", "nvfp4", "mxfp4"}))
+        ->capture_default_str();
+    app.add_option("--name", s.name, "name of the layer in the output")->capture_default_str();
+    app.add_option("--method", s.method, "what to quantize with")
+        ->transform(present_name)
+        ->check(CLI::IsMember(methods))
+        ->capture_default_str();
+    const SolverArguments solver(app, s.solve);
+    app.add_flag("--calibrate-on-all", s.calibrate_on_all, "hold no tokens back");
+    app.add_option("--device", s.device, "where to accumulate and solve; cuda: for integer formats")
+        ->check(CLI::IsMember({"cpu", "cuda"}))
+        ->capture_default_str();
+    app.add_option("--threads", s.threads, "threads; 0: all")
+        ->check(CLI::NonNegativeNumber)
+        ->capture_default_str();
+    app.add_flag("--json", s.json, "print the table as JSON");
+    app.parse(argc, argv);
+    for (int i = 1; i < argc; ++i) s.command += std::string(i > 1 ? " " : "") + argv[i];
+
+    if (s.is_block_format()) {
+        require(s.device == "cpu", "--format " + s.format + ": --device is", s.device, "cpu");
+        const bool is_known =
+            s.method == "all" || s.method == "rtn" || s.method == "gptq" || s.method == "qep";
+        require(is_known, "--format " + s.format + ": --method is", s.method, "rtn, gptq, qep or all");
+    } else {
+        s.solve.resolve_group_size();
+        if (s.format != "residua" && solver.scale_type->count() == 0)
+            s.solve.grid.scale_type = residua::ScaleType::Float16;
+    }
+    s.solve.validate();
+    require(s.output.empty() || s.method != "all", "--output: --method is", "all", "one method to write");
+    return s;
+}

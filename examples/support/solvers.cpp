@@ -1,0 +1,43 @@
+#include "solvers.hpp"
+
+namespace compiled {
+
+using namespace residua;
+
+void accumulate(Moments<Cpu>& moments, Values x, Values x_fp) { accumulate<Cpu, float>(moments, x, x_fp); }
+
+Quantized<Cpu> round_weights(Cpu& backend, Values weights, const IntegerGrid& grid, Index group_size) {
+    return residua::round_weights<float>(backend, weights, grid, group_size);
+}
+
+Objective objective(const Moments<Cpu>& moments, Values weights, const Quantized<Cpu>& quantized) {
+    return residua::objective(moments, weights, quantized);
+}
+
+template <class M>
+void accumulate(Solver<M, Cpu>& solver, Values x, Values x_fp) {
+    accumulate<M, Cpu, float>(solver, x, x_fp);
+}
+
+template <class M>
+Quantized<Cpu> quantize(const Solver<M, Cpu>& solver, Values weights, const IntegerGrid& grid) {
+    return solver.quantize(weights, grid);
+}
+
+template <class M>
+Quantized<Cpu> quantize_and_consume(Solver<M, Cpu>& solver, Values weights, const IntegerGrid& grid) {
+    return solver.quantize_and_consume(weights, grid);
+}
+
+#define RESIDUA_COMPILE(Method)                                                                       \
+    template void accumulate<Method>(Solver<Method, Cpu>&, Values, Values);                           \
+    template Quantized<Cpu> quantize<Method>(const Solver<Method, Cpu>&, Values, const IntegerGrid&); \
+    template Quantized<Cpu> quantize_and_consume<Method>(Solver<Method, Cpu>&, Values, const IntegerGrid&);
+RESIDUA_COMPILE(GPTQ)
+RESIDUA_COMPILE(GPTQResidualComp)
+RESIDUA_COMPILE(GPTAQ)
+RESIDUA_COMPILE(ResidualComp)
+RESIDUA_COMPILE(QEP)
+RESIDUA_COMPILE(Qronos)
+
+}  // namespace compiled
