@@ -27,7 +27,7 @@ double product_rate() {
 #ifdef __CUDACC__
                     constexpr auto type = std::is_same_v<In, float16> ? CUDA_R_16F : CUDA_R_16BF;
                     const Scalar one = 1, zero = 0;
-                    residua::cuda::check(
+                    residua::detail::cuda::check(
                         cublasGemmEx(backend().blas(), CUBLAS_OP_N, CUBLAS_OP_T, n, n, n, &one, x.view().data,
                                      type, n, a.view().data, type, n, &zero, c.view().data, CUDA_R_32F, n,
                                      CUBLAS_COMPUTE_32F, CUBLAS_GEMM_DEFAULT),

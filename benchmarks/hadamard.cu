@@ -47,7 +47,7 @@ void run(benchmark::State& state, Work work) {
 template <class T>
 void copy(benchmark::State& state) {
     run<T>(state, [](MatrixView<const T> x, MatrixView<T> y) {
-        residua::cuda::check(cudaMemcpyAsync(y.data, x.data, std::size_t(x.rows * x.cols) * sizeof(T),
+        residua::detail::cuda::check(cudaMemcpyAsync(y.data, x.data, std::size_t(x.rows * x.cols) * sizeof(T),
                                              cudaMemcpyDeviceToDevice, backend().stream()),
                              "cudaMemcpyAsync");
     });
@@ -57,7 +57,7 @@ template <class T, bool Signs>
 void hadamard(benchmark::State& state) {
     HadamardOptions options;
     if (Signs) options.seed = 1;
-    const residua::cuda::Hadamard transform(backend(), HadamardTransform(state.range(1), options));
+    const residua::CudaHadamard transform(backend(), HadamardTransform(state.range(1), options));
     run<T>(state, [&](MatrixView<const T> x, MatrixView<T> y) { transform.apply(x, y); });
 }
 

@@ -2,6 +2,7 @@
 
 #include <optional>
 #include <residua/core/options.hpp>
+#include <residua/grids/group_size.hpp>
 #include <residua/grids/integer_grid.hpp>
 #include <residua/methods/methods.hpp>
 #include <string>

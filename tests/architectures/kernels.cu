@@ -10,11 +10,11 @@ bool use_every_kernel(CudaBackend& gpu, const HadamardTransform& transform, Matr
     const MatrixView<const bfloat16> x_fp(x);
     const MatrixView<const float16> y_fp(y);
     const MatrixView<const float> z_fp(z);
-    const cuda::Hadamard hadamard(gpu, transform);
+    const CudaHadamard hadamard(gpu, transform);
     hadamard.apply(x_fp, x);
     hadamard.apply(y_fp, y);
     hadamard.apply(z_fp, z);
-    cuda::pack_rows_transposed(gpu.stream(), MatrixView<const Code>(codes), 3, words);
+    cuda_pack_rows_transposed(gpu.stream(), MatrixView<const Code>(codes), 3, words);
 
     SolverOptions options;
     options.refinement = {.rounds = 1, .refit_scales = true};

@@ -102,9 +102,9 @@ TEST_CASE("Two solvers on two streams run side by side", "[cuda]") {
 
 TEST_CASE("The engine's own stream and handles serve", "[cuda]") {
     const Layer layer = random_layer({.out = 50, .in = 100, .tokens = 300});
-    const auto stream = residua::cuda::create_stream();
-    const auto blas = residua::cuda::create_blas(stream.get());
-    const auto solver = residua::cuda::create_solver(stream.get());
+    const auto stream = residua::detail::cuda::create_stream();
+    const auto blas = residua::detail::cuda::create_blas(stream.get());
+    const auto solver = residua::detail::cuda::create_solver(stream.get());
     CudaBackend gpu(CudaOptions{.stream = stream.get(), .blas = blas.get(), .solver = solver.get()});
     cublasSetPointerMode(blas.get(), CUBLAS_POINTER_MODE_DEVICE);
     CHECK(codes<GPTAQ>(gpu, layer) == codes<GPTAQ>(CudaFloat::get(), layer));
@@ -173,9 +173,9 @@ TEMPLATE_TEST_CASE("A solve takes the memory that was announced", "[cuda]", GPTQ
 
 TEST_CASE("A failed call is named with its code", "[cuda]") {
     const std::string message =
-        message_of<DeviceError>([] { residua::cuda::check(cudaErrorInvalidValue, "cudaMemcpy2DAsync"); });
+        message_of<DeviceError>([] { residua::detail::cuda::check(cudaErrorInvalidValue, "cudaMemcpy2DAsync"); });
     CHECK(message == "residua: cudaMemcpy2DAsync: invalid argument (code 1)");
     const auto blas =
-        message_of<DeviceError>([] { residua::cuda::check(CUBLAS_STATUS_NOT_INITIALIZED, "cublasGemmEx"); });
+        message_of<DeviceError>([] { residua::detail::cuda::check(CUBLAS_STATUS_NOT_INITIALIZED, "cublasGemmEx"); });
     CHECK(blas == "residua: cublasGemmEx: the library was not initialized (code 1)");
 }

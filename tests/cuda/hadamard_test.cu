@@ -31,7 +31,7 @@ double deviation(Index rows, Index n, HadamardOptions options, bool transposed, 
     transposed ? transform.apply_transpose(whole) : transform.apply(whole);
 
     CudaContext context;
-    const residua::cuda::Hadamard hadamard(context, transform);
+    const residua::CudaHadamard hadamard(context, transform);
     auto from = context.allocate<T>(rows, stride);
     auto to = context.allocate<T>(rows, stride);
     context.write(x, from.view());
@@ -86,10 +86,10 @@ TEMPLATE_TEST_CASE("small Hadamard transforms on the device", "[cuda][sanitize]"
 
 TEST_CASE("Hadamard transforms on the device refuse what they cannot do", "[cuda]") {
     CudaContext context;
-    CHECK_THROWS_AS(residua::cuda::Hadamard(context, HadamardTransform(1 << 17)), std::invalid_argument);
-    CHECK_THROWS_AS(residua::cuda::Hadamard(context, HadamardTransform(12, {.block = 4, .inner = 3})),
+    CHECK_THROWS_AS(residua::CudaHadamard(context, HadamardTransform(1 << 17)), std::invalid_argument);
+    CHECK_THROWS_AS(residua::CudaHadamard(context, HadamardTransform(12, {.block = 4, .inner = 3})),
                     std::invalid_argument);
-    const residua::cuda::Hadamard hadamard(context, HadamardTransform(64));
+    const residua::CudaHadamard hadamard(context, HadamardTransform(64));
     CHECK_THROWS_AS(
         hadamard.apply(MatrixView<const float>(nullptr, 2, 32), MatrixView<float>(nullptr, 2, 32)),
         std::invalid_argument);

@@ -24,7 +24,7 @@ template <class T>
 class Managed {
   public:
     explicit Managed(std::size_t size) : size_(size) {
-        cuda::check(cudaMallocManaged(&data_, size * sizeof(T)), "cudaMallocManaged");
+        detail::cuda::check(cudaMallocManaged(&data_, size * sizeof(T)), "cudaMallocManaged");
     }
     Managed(const Managed&) = delete;
     Managed& operator=(const Managed&) = delete;
@@ -67,8 +67,8 @@ void check_grid(const char* name, const G& grid) {
     for (int i = 0; i < count; ++i) x[std::size_t(i)] = static_cast<float>(random.normal());
     x[7] = 0;
     trace_kernel<<<(count + 255) / 256, 256>>>(grid, x.data(), traces.data(), count);
-    cuda::check_launch("trace_kernel");
-    cuda::check(cudaDeviceSynchronize(), "cudaDeviceSynchronize");
+    detail::cuda::check_launch("trace_kernel");
+    detail::cuda::check(cudaDeviceSynchronize(), "cudaDeviceSynchronize");
     int different = 0;
     for (int i = 0; i < count; ++i) {
         const auto at = [&](int k) { return x[std::size_t((i + k) % count)]; };
@@ -101,17 +101,17 @@ TEST_CASE("packing on the device is packing on the host", "[cuda]") {
             std::vector<std::uint32_t> expected(words.size());
             const MatrixView<const Code> view(codes.data(), m, n, n + gap);
             io::pack_rows_transposed(view, bits, {expected.data(), rows, m});
-            cuda::pack_rows_transposed(nullptr, view, bits, {words.data(), rows, m});
-            cuda::check(cudaDeviceSynchronize(), "cudaDeviceSynchronize");
+            cuda_pack_rows_transposed(nullptr, view, bits, {words.data(), rows, m});
+            detail::cuda::check(cudaDeviceSynchronize(), "cudaDeviceSynchronize");
             CHECK(std::equal(expected.begin(), expected.end(), words.data()));
         }
     }
 }
 
 TEST_CASE("packing on the device refuses what does not fit", "[cuda]") {
-    CHECK_THROWS_AS(cuda::pack_rows_transposed(nullptr, {nullptr, 4, 32}, 4, {nullptr, 4, 5}),
+    CHECK_THROWS_AS(cuda_pack_rows_transposed(nullptr, {nullptr, 4, 32}, 4, {nullptr, 4, 5}),
                     std::invalid_argument);
-    CHECK_THROWS_AS(cuda::pack_rows_transposed(nullptr, {nullptr, 4, 32}, 5, {nullptr, 5, 4}),
+    CHECK_THROWS_AS(cuda_pack_rows_transposed(nullptr, {nullptr, 4, 32}, 5, {nullptr, 5, 4}),
                     std::invalid_argument);
 }
 

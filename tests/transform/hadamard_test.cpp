@@ -72,7 +72,7 @@ double orthogonality(Index n, HadamardOptions options) {
 TEST_CASE("Hadamard bases are Hadamard matrices, in integers", "[transform]") {
     for (const Index order : bases) {
         CAPTURE(order);
-        const std::vector<signed char> h = hadamard_base(order);
+        const std::vector<signed char> h = residua::detail::hadamard::hadamard_base(order);
         int wrong = 0;
         for (Index i = 0; i < order; ++i) {
             for (Index j = 0; j < order; ++j) {
@@ -91,13 +91,13 @@ TEST_CASE("every feature count of common models has a Hadamard transform", "[tra
     for (const Index n : {576,  768,  896,  1536,  2048,  3072,  4096,  4864,  5120,  5632,  6144,  6912,
                           8192, 8960, 9216, 11008, 13824, 14336, 16384, 17920, 18944, 27648, 28672, 53248})
         CHECK(largest_hadamard_block(n) == n);
-    CHECK(hadamard_base_order(4096) == 1);
-    CHECK(hadamard_base_order(14336) == 28);
-    CHECK(hadamard_base_order(11008) == 172);
-    CHECK(hadamard_base_order(40) == 20);
-    CHECK(hadamard_base_order(6) == 0);  // 12 does not divide 6
-    CHECK(hadamard_base_order(4 * 23) == 0);
-    CHECK(hadamard_base_order(0) == 0);
+    CHECK(residua::detail::hadamard::hadamard_base_order(4096) == 1);
+    CHECK(residua::detail::hadamard::hadamard_base_order(14336) == 28);
+    CHECK(residua::detail::hadamard::hadamard_base_order(11008) == 172);
+    CHECK(residua::detail::hadamard::hadamard_base_order(40) == 20);
+    CHECK(residua::detail::hadamard::hadamard_base_order(6) == 0);  // 12 does not divide 6
+    CHECK(residua::detail::hadamard::hadamard_base_order(4 * 23) == 0);
+    CHECK(residua::detail::hadamard::hadamard_base_order(0) == 0);
     CHECK(largest_hadamard_block(23 * 64) == 64);
     CHECK(largest_hadamard_block(29568) == 32 * 132);  // of 2^7 3 7 11
     CHECK(largest_hadamard_block(7) == 1);
@@ -266,7 +266,7 @@ TEST_CASE("transforms refuse what they cannot do", "[transform]") {
     CHECK_THROWS_AS(HadamardTransform(64, {.block = 12}), std::invalid_argument);
     CHECK_THROWS_AS(HadamardTransform(64, {.inner = 5}), std::invalid_argument);
     CHECK_THROWS_AS(HadamardTransform(64, {.block = 64, .inner = 2}), std::invalid_argument);
-    CHECK_THROWS_AS(hadamard_base(16), std::invalid_argument);
+    CHECK_THROWS_AS(residua::detail::hadamard::hadamard_base(16), std::invalid_argument);
     CHECK_THROWS_AS(hadamard_matrix(92), std::invalid_argument);
     std::vector<float> x(64);
     const HadamardTransform q(32);

@@ -5,6 +5,7 @@
 #include "residua/backends/backend.hpp"
 #include "residua/backends/host/matrices.hpp"
 #include "residua/backends/host/refine.hpp"
+#include "residua/backends/host/refit.hpp"
 #include "residua/backends/host/sweep.hpp"
 
 namespace residua {
@@ -13,9 +14,9 @@ namespace residua {
 ///
 /// Derive from it to bring your own linear algebra: cholesky_upper, multiply, solve_upper,
 /// solve_upper_transposed, accumulate_gram and accumulate_cross (EigenBackend is such a class).
-class HostBackend : public HostMatrices {
+class HostBackend : public detail::HostMatrices {
   public:
-    using HostMatrices::HostMatrices;
+    using detail::HostMatrices::HostMatrices;
 
     /// Enough rows for every thread to have several tiles; little memory next to H.
     Index slab_rows(Index, Index out_features) const {
@@ -61,7 +62,7 @@ class HostBackend : public HostMatrices {
     void fit(const G& grid, MatrixView<const T> c, std::span<const std::vector<Index>> members,
              MatrixView<T> scales, MatrixView<T> zeros) {
         row_tiles<T>(c.cols, [&](Index first, Index active) {
-            constexpr Index L = lanes::width<T>;
+            constexpr Index L = detail::lanes::width<T>;
             alignas(64) T scale[L];
             alignas(64) T zero[L];
             std::vector<T> values;
@@ -69,10 +70,10 @@ class HostBackend : public HostMatrices {
                 const Index count = static_cast<Index>(members[g].size());
                 values.resize(static_cast<std::size_t>(count * L));
                 for (Index i = 0; i < count; ++i) {
-                    lanes::load<L>(c.row(members[g][static_cast<std::size_t>(i)]) + first, active,
-                                   values.data() + i * L);
+                    detail::lanes::load<L>(c.row(members[g][static_cast<std::size_t>(i)]) + first, active,
+                                           values.data() + i * L);
                 }
-                lanes::fit<L>(
+                detail::lanes::fit<L>(
                     grid, count, [&](Index i) { return values.data() + i * L; }, scale, zero);
                 std::copy_n(scale, active, scales.row(static_cast<Index>(g)) + first);
                 std::copy_n(zero, active, zeros.row(static_cast<Index>(g)) + first);
@@ -111,64 +112,33 @@ class HostBackend : public HostMatrices {
             T* column = factor_transposed.data() + j * extent;
             for (Index i = 0; i < j; ++i) column[i] = block.factor(block.begin + i, block.begin + j);
         }
-        constexpr Index task_rows = 4 * lanes::width<T>;
+        constexpr Index task_rows = 4 * detail::lanes::width<T>;
         tasks((block.columns.cols + task_rows - 1) / task_rows, [&](Index t) {
-            SweepTile<T, M, G> tile(method, grid, block, factor_transposed.data());
+            detail::SweepTile<T, M, G> tile(method, grid, block, factor_transposed.data());
             const Index last = std::min(block.columns.cols, (t + 1) * task_rows);
-            for (Index first = t * task_rows; first < last; first += lanes::width<T>) {
-                tile.run(first, std::min(lanes::width<T>, last - first));
+            for (Index first = t * task_rows; first < last; first += detail::lanes::width<T>) {
+                tile.run(first, std::min(detail::lanes::width<T>, last - first));
             }
         });
     }
 
     template <Real T, Grid<T> G>
     void refine(const G& grid, const RefineBlock<T>& block) {
-        constexpr Index task_rows = 4 * lanes::width<T>;
+        constexpr Index task_rows = 4 * detail::lanes::width<T>;
         const Index rows = block.error.cols;
         tasks((rows + task_rows - 1) / task_rows, [&](Index t) {
-            RefineTile<T, G> tile(grid, block);
+            detail::RefineTile<T, G> tile(grid, block);
             const Index last = std::min(rows, (t + 1) * task_rows);
-            for (Index first = t * task_rows; first < last; first += lanes::width<T>) {
-                tile.run(first, std::min(lanes::width<T>, last - first));
+            for (Index first = t * task_rows; first < last; first += detail::lanes::width<T>) {
+                tile.run(first, std::min(detail::lanes::width<T>, last - first));
             }
         });
     }
 
     template <Real T, RefittableGrid<T> G>
-    void refit(const G& grid, const RefineGroup<T>& g) {
-        row_tiles<T>(g.error.cols, [&](Index first, Index active) {
-            constexpr Index L = lanes::width<T>;
-            T along[L] = {};
-            T curvature[L] = {};
-            for (Index k = 0; k < g.error.rows; ++k) {
-                const T* slope = g.slopes.row(k) + first;
-                const T* later = g.later.row(k) + first;
-                const T* own = g.own.row(k) + first;
-                const T* outside = g.outside.row(k) + first;
-                const T* fresh = g.fresh.row(k) + first;
-                const T* error = g.error.row(k) + first;
-                for (Index l = 0; l < active; ++l) {
-                    along[l] += slope[l] * (outside[l] + fresh[l]) + later[l] * error[l];
-                    curvature[l] += slope[l] * (T(2) * later[l] + own[l]);
-                }
-            }
-            for (Index l = 0; l < active; ++l) {
-                T& scale = g.scales(0, first + l);
-                T gain = T(0);
-                const bool open = g.tally(Tally::Finished, first + l) == 0;
-                const T next =
-                    open ? detail::refitted_scale(grid, scale, along[l], curvature[l], gain) : scale;
-                along[l] = next - scale;
-                scale = next;
-                g.tally(Tally::Lowered, first + l) += double(gain);
-            }
-            for (Index k = 0; k < g.error.rows; ++k) {
-                for (Index l = 0; l < active; ++l) {
-                    g.error(k, first + l) -= along[l] * g.slopes(k, first + l);
-                    g.outside(k, first + l) -= along[l] * (g.later(k, first + l) + g.own(k, first + l));
-                }
-            }
-        });
+    void refit(const G& grid, const RefineGroup<T>& group) {
+        row_tiles<T>(group.error.cols,
+                     [&](Index first, Index active) { detail::lanes::refit(grid, group, first, active); });
     }
 
     template <Real T>
@@ -184,7 +154,7 @@ class HostBackend : public HostMatrices {
   private:
     template <Real T, class Body>
     void row_tiles(Index count, Body body) const {
-        constexpr Index L = lanes::width<T>;
+        constexpr Index L = detail::lanes::width<T>;
         tasks((count + L - 1) / L, [&](Index t) { body(t * L, std::min(L, count - t * L)); });
     }
 

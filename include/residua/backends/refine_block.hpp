@@ -7,9 +7,8 @@
 
 namespace residua {
 
-/// Columns of a refinement's blocks, at most, and of the panels that they are parts of.
+/// Columns of a refinement's blocks, at most.
 inline constexpr Index refined_columns = 128;
-inline constexpr Index refined_panel_columns = 1024;
 
 /// Rows of a tally, one column per output row: what the refinement counts as it goes.
 struct Tally {

@@ -7,12 +7,6 @@
 
 namespace residua {
 
-/// Columns of a panel, the blocks whose sums are kept together: whole blocks, 512 columns where they fit.
-constexpr Index panel_width(Index block_size) {
-    constexpr Index columns = 512;
-    return block_size < columns ? columns / block_size * block_size : block_size;
-}
-
 /// One block of columns [begin, end) of the order of quantization, for a slab of output rows. For k in it,
 ///
 ///     c_k = w_k + G_k / R_kk,   f_k = w_k - s_k,   G_j += f_k R_kj + a_k M_kj  for j > k

@@ -97,26 +97,6 @@ template <Real T>
     return high > -low ? high : -low;
 }
 
-/// d decode / d scale.
-template <Real T, RefittableGrid<T> G>
-[[nodiscard]] RESIDUA_HOST_DEVICE inline T slope_of(const G& grid, int code, T zero) {
-    return grid.decode(code, GridParams<T>{T(1), zero}) - grid.decode(code, GridParams<T>{T(0), zero});
-}
-
-/// The scale s + d of a group with slopes C and residual E that lowers |E - d C|_H^2 most, as stored;
-/// s itself if that lowers nothing. `along` = C H E', `curvature` = C H C'; gain = 2 d along - d^2 curvature.
-template <Real T, RefittableGrid<T> G>
-[[nodiscard]] RESIDUA_HOST_DEVICE inline T refitted_scale(const G& grid, T s, T along, T curvature, T& gain) {
-    const T wanted = s + along / curvature;
-    const bool possible = curvature > T(0) && wanted > T(0);
-    const T stored = grid.stored_scale(possible ? wanted : s);
-    const T d = stored - s;
-    const T lowered = d * (T(2) * along - d * curvature);
-    const bool better = possible && lowered > T(0);
-    gain = better ? lowered : T(0);
-    return better ? stored : s;
-}
-
 }  // namespace detail
 
 }  // namespace residua

@@ -82,6 +82,12 @@ class Recurrence {
     static constexpr bool shifts = M::residuals == Residuals::OfAllColumns;
     using Matrix = typename B::template Matrix<T>;
 
+    /// Columns of a panel, the blocks whose sums are kept together: whole blocks, 512 columns where they fit.
+    static constexpr Index panel_width(Index block_size) {
+        constexpr Index columns = 512;
+        return block_size < columns ? columns / block_size * block_size : block_size;
+    }
+
     bool refines() const { return options_.refinement.rounds > 0; }
 
     void allocate(B& backend, Index rows) {

@@ -9,6 +9,9 @@
 
 namespace residua::detail {
 
+/// Columns of a refinement's panels, at most, unless they are one group.
+inline constexpr Index refined_panel_columns = 1024;
+
 /// How a refinement divides the columns: into blocks that the backend refines at a time, and panels of blocks
 /// that share one product with everything outside of them.
 class RefinementPlan {

@@ -10,7 +10,7 @@
 
 /// Sums and differences on contiguous values: the two factors of a Hadamard transform,
 /// x <- x H without its scale.
-namespace residua::hadamard_detail {
+namespace residua::detail::hadamard {
 
 /// `Count` values that are added at once. Compilers that know such vectors turn them into what the processor
 /// has; loops over arrays they often turn into permutations.
@@ -218,4 +218,4 @@ class BaseTransform {
     std::vector<std::uint8_t> patterns_;  // (K/4 outputs, K/4 inputs, 4 outputs)
 };
 
-}  // namespace residua::hadamard_detail
+}  // namespace residua::detail::hadamard

@@ -11,7 +11,7 @@
 namespace residua {
 
 /// Whether there is a Hadamard transform of n features: n = 2^k K, see hadamard_base_order.
-constexpr bool is_hadamard_order(Index n) { return hadamard_base_order(n) != 0; }
+constexpr bool is_hadamard_order(Index n) { return detail::hadamard::hadamard_base_order(n) != 0; }
 
 /// The largest divisor of n that is a Hadamard order: the block of a block Hadamard transform; n itself where
 /// it is one.
@@ -64,7 +64,7 @@ class HadamardTransform {
         : features_(features),
           inner_(options.inner),
           block_(choose_block(features, options)),
-          base_(hadamard_base_order(block_)),
+          base_(detail::hadamard::hadamard_base_order(block_)),
           forward_(base_, false),
           backward_(base_, true) {
         if (!options.seed) return;
@@ -133,7 +133,7 @@ class HadamardTransform {
 
   private:
     template <Real T>
-    static constexpr Index strip_columns = 4 * hadamard_detail::line<T>;
+    static constexpr Index strip_columns = 4 * detail::hadamard::line<T>;
 
     static Index choose_block(Index features, const HadamardOptions& options) {
         require(features >= 1, "HadamardTransform: features is", features, "at least 1");
@@ -169,7 +169,7 @@ class HadamardTransform {
         for (Index start = 0; start < features_; start += block_ * inner_) {
             for (Index i = start; i < start + block_ * inner_; i += run) {
                 multiply(x + i * width, d + i, run, width);
-                hadamard_detail::transform_power(x + i * width, power, inner_ * width);
+                detail::hadamard::transform_power(x + i * width, power, inner_ * width);
             }
             forward_.apply(x + start * width, run * width);
         }
@@ -183,7 +183,7 @@ class HadamardTransform {
         for (Index start = 0; start < features_; start += block_ * inner_) {
             backward_.apply(x + start * width, run * width);
             for (Index i = start; i < start + block_ * inner_; i += run) {
-                hadamard_detail::transform_power(x + i * width, power, inner_ * width);
+                detail::hadamard::transform_power(x + i * width, power, inner_ * width);
                 multiply(x + i * width, d + i, run, width);
             }
         }
@@ -235,8 +235,8 @@ class HadamardTransform {
     Index inner_;
     Index block_;
     Index base_;
-    hadamard_detail::BaseTransform forward_;
-    hadamard_detail::BaseTransform backward_;
+    detail::hadamard::BaseTransform forward_;
+    detail::hadamard::BaseTransform backward_;
     std::vector<signed char> signs_;
 };
 

@@ -19,9 +19,7 @@
 ///          -B R     A   D^T R -C^T R
 ///          -C R  -D^T R   A    B^T R
 ///          -D R   C^T R -B^T R   A   ]
-namespace residua {
-
-namespace hadamard_detail {
+namespace residua::detail::hadamard {
 
 enum class Construction { Trivial, PaleyI, PaleyII, GoethalsSeidel };
 
@@ -131,8 +129,6 @@ constexpr int entry(const Recipe& recipe, int i, int j) {
     return 1;
 }
 
-}  // namespace hadamard_detail
-
 /// K of n = 2^k K, the order of the matrix that a transform of n features starts from; 0 where there is none.
 ///
 /// K is 1 for powers of two, else 4 times the odd part of n: 12, 20, 28, 36, 44, 52, 60, 68, 76, 84, 108,
@@ -142,20 +138,20 @@ constexpr Index hadamard_base_order(Index n) {
     Index odd = n;
     while (odd % 2 == 0) odd /= 2;
     const Index order = odd == 1 ? 1 : 4 * odd;
-    return n % order == 0 && hadamard_detail::find_recipe(order) ? order : 0;
+    return n % order == 0 && find_recipe(order) ? order : 0;
 }
 
 /// H of one of these orders, +-1, row-major. Throws std::invalid_argument for other orders.
 inline std::vector<signed char> hadamard_base(Index order) {
-    const hadamard_detail::Recipe* recipe = hadamard_detail::find_recipe(order);
+    const Recipe* recipe = find_recipe(order);
     require(recipe != nullptr, "hadamard_base: order is", order, "1 or one of 12, 20, 28, ... 172");
     std::vector<signed char> matrix;
     matrix.reserve(static_cast<std::size_t>(order * order));
     for (int i = 0; i < recipe->order; ++i) {
         for (int j = 0; j < recipe->order; ++j)
-            matrix.push_back(static_cast<signed char>(hadamard_detail::entry(*recipe, i, j)));
+            matrix.push_back(static_cast<signed char>(entry(*recipe, i, j)));
     }
     return matrix;
 }
 
-}  // namespace residua
+}  // namespace residua::detail::hadamard

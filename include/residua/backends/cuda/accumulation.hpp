@@ -5,7 +5,7 @@
 #include "residua/backends/cuda/dense.hpp"
 #include "residua/backends/cuda/tokens.cuh"
 
-namespace residua {
+namespace residua::detail {
 
 /// Sums over tokens.
 ///
@@ -153,4 +153,4 @@ class CudaAccumulation : public CudaDense {
     }
 };
 
-}  // namespace residua
+}  // namespace residua::detail

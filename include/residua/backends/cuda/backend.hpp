@@ -18,9 +18,9 @@ namespace residua {
 ///     residua::GPTQSolver<float, residua::CudaBackend> solver(gpu, in_features);
 ///
 /// Device API failures throw DeviceError; when memory runs out, DeviceMemoryError.
-class CudaBackend : public CudaAccumulation {
+class CudaBackend : public detail::CudaAccumulation {
   public:
-    using CudaAccumulation::CudaAccumulation;
+    using detail::CudaAccumulation::CudaAccumulation;
 
     /// All rows, unless their columns would take more than options().slab_bytes as float.
     Index slab_rows(Index in_features, Index out_features) const {
@@ -30,55 +30,55 @@ class CudaBackend : public CudaAccumulation {
 
     template <Real T>
     void add(MatrixView<const T> a, MatrixView<T> c) {
-        cuda::visit(stream(), c.rows, c.cols, cuda::Add<T>{a, c, T(1)});
+        detail::cuda::visit(stream(), c.rows, c.cols, detail::cuda::Add<T>{a, c, T(1)});
     }
 
     template <Real T>
     void subtract(MatrixView<const T> a, MatrixView<T> c) {
-        cuda::visit(stream(), c.rows, c.cols, cuda::Add<T>{a, c, T(-1)});
+        detail::cuda::visit(stream(), c.rows, c.cols, detail::cuda::Add<T>{a, c, T(-1)});
     }
 
     template <Real T>
     void mirror(MatrixView<T> a) {
-        cuda::mirror(stream(), a, cuda::Mirror::ToLower);
+        detail::cuda::mirror(stream(), a, detail::cuda::Mirror::ToLower);
     }
 
     template <Real T>
     void mirror_lower(MatrixView<T> a) {
-        cuda::mirror(stream(), a, cuda::Mirror::ToUpper);
+        detail::cuda::mirror(stream(), a, detail::cuda::Mirror::ToUpper);
     }
 
     template <Real T>
     void transpose_in_place(MatrixView<T> a) {
-        cuda::mirror(stream(), a, cuda::Mirror::Swap);
+        detail::cuda::mirror(stream(), a, detail::cuda::Mirror::Swap);
     }
 
     template <class T>
     std::vector<std::remove_const_t<T>> diagonal(MatrixView<T> a) {
         using U = std::remove_const_t<T>;
         auto values = this->allocate<U>(1, a.rows);
-        cuda::visit(stream(), 1, a.rows, cuda::GetDiagonal<U>{a, values.view().data});
+        detail::cuda::visit(stream(), 1, a.rows, detail::cuda::GetDiagonal<U>{a, values.view().data});
         return read(values.view());
     }
 
     template <Real T>
     void set_diagonal(MatrixView<T> a, const std::vector<T>& d) {
         const auto values = upload(std::span<const T>(d));
-        cuda::visit(stream(), 1, a.rows, cuda::SetDiagonal<T>{a, values.view().data});
+        detail::cuda::visit(stream(), 1, a.rows, detail::cuda::SetDiagonal<T>{a, values.view().data});
     }
 
     template <Real T>
     void permute(MatrixView<const T> a, std::span<const Index> order, MatrixView<T> c) {
         if (is_natural(order)) return copy(a, c);
         const auto indices = upload_indices(order);
-        cuda::visit(stream(), c.rows, c.cols, cuda::Permute<T>{a, c, indices.view().data});
+        detail::cuda::visit(stream(), c.rows, c.cols, detail::cuda::Permute<T>{a, c, indices.view().data});
     }
 
     template <Real T>
     void permute_transposed(MatrixView<const T> a, std::span<const Index> order, MatrixView<T> c) {
         if (is_natural(order)) return transpose(a, c);
         const auto indices = upload_indices(order);
-        cuda::permute_transposed(stream(), a, indices.view().data, c);
+        detail::cuda::permute_transposed(stream(), a, indices.view().data, c);
     }
 
     template <Real T>
@@ -88,13 +88,13 @@ class CudaBackend : public CudaAccumulation {
 
     template <Real T>
     void clear_column(MatrixView<T> a, Index j) {
-        cuda::visit(stream(), 1, a.rows, cuda::ClearColumn<T>{a, j});
+        detail::cuda::visit(stream(), 1, a.rows, detail::cuda::ClearColumn<T>{a, j});
     }
 
     template <Real T>
     double dot(MatrixView<const T> a, MatrixView<const T> c) {
-        auto partial = allocate<double>(1, cuda::dot_blocks);
-        cuda::dot(stream(), a, c, partial.view().data);
+        auto partial = allocate<double>(1, detail::cuda::dot_blocks);
+        detail::cuda::dot(stream(), a, c, partial.view().data);
         double sum = 0;
         for (const double s : read(partial.view())) sum += s;
         return sum;
@@ -118,19 +118,20 @@ class CudaBackend : public CudaAccumulation {
             const Index rows = std::min(batch, weights.rows - r);
             Matrix<In> near;
             const MatrixView<const In> part = near_device(weights.row_range(r, rows), near);
-            cuda::transpose(stream(), part, nullptr, inverse.view().data, c.block(0, r, c.rows, rows), flag);
+            detail::cuda::transpose(stream(), part, nullptr, inverse.view().data, c.block(0, r, c.rows, rows),
+                                    flag);
         }
     }
 
     template <class U>
     void store_columns(MatrixView<const U> c, std::span<const Index> order, MatrixView<U> q) {
         const auto inverse = is_natural(order) ? Matrix<std::int32_t>() : upload_indices(inverse_of(order));
-        cuda::transpose(stream(), c, inverse.view().data, nullptr, q);
+        detail::cuda::transpose(stream(), c, inverse.view().data, nullptr, q);
     }
 
     template <class U>
     void transpose(MatrixView<const U> a, MatrixView<U> c) {
-        cuda::transpose(stream(), a, nullptr, nullptr, c);
+        detail::cuda::transpose(stream(), a, nullptr, nullptr, c);
     }
 
     template <Real T, Grid<T> G>
@@ -144,31 +145,32 @@ class CudaBackend : public CudaAccumulation {
         }
         const auto device_columns = upload_indices(columns);
         const auto device_offsets = upload_indices(offsets);
-        cuda::fit(stream(), grid, c, device_columns.view().data, device_offsets.view().data,
-                  static_cast<Index>(members.size()), scales, zeros);
+        detail::cuda::fit(stream(), grid, c, device_columns.view().data, device_offsets.view().data,
+                          static_cast<Index>(members.size()), scales, zeros);
     }
 
     template <Real T, Grid<T> G>
     void round(const G& grid, MatrixView<const T> c, std::span<const Index> group_of,
                MatrixView<const T> scales, MatrixView<const T> zeros, MatrixView<Code> codes) {
         const auto groups = upload_indices(group_of);
-        cuda::visit(stream(), c.rows, c.cols,
-                    cuda::Round<T, G>{grid, c, groups.view().data, scales, zeros, codes});
+        detail::cuda::visit(stream(), c.rows, c.cols,
+                            detail::cuda::Round<T, G>{grid, c, groups.view().data, scales, zeros, codes});
     }
 
     template <Real T, Grid<T> G>
     void subtract_decoded(const G& grid, MatrixView<const Code> codes, std::span<const Index> group_of,
                           MatrixView<const T> scales, MatrixView<const T> zeros, MatrixView<T> c) {
         const auto groups = upload_indices(group_of);
-        cuda::visit(stream(), c.rows, c.cols,
-                    cuda::SubtractDecoded<T, G>{grid, codes, groups.view().data, scales, zeros, c});
+        detail::cuda::visit(
+            stream(), c.rows, c.cols,
+            detail::cuda::SubtractDecoded<T, G>{grid, codes, groups.view().data, scales, zeros, c});
     }
 
     template <Real T, Method M, Grid<T> G>
     void sweep(const M& method, const G& grid, const SweepBlock<T>& block) {
         const Index width = block.end - block.begin;
         const Index extent = block.reach - block.begin;
-        cuda::SweepTask<T> task = {};
+        detail::cuda::SweepTask<T> task = {};
         task.columns = block.columns.row_range(block.begin, extent);
         task.sums = block.sums;
         task.factor = block.factor.block(block.begin, block.begin, extent, extent);
@@ -200,7 +202,7 @@ class CudaBackend : public CudaAccumulation {
             scratch = allocate<T>(sweep_tiles(block), sweep_memory<M>(block).tile());
             task.scratch = scratch.view().data;
         }
-        cuda::sweep(stream(), method, grid, task, shared_bytes);
+        detail::cuda::sweep(stream(), method, grid, task, shared_bytes);
     }
 
     /// Of device memory, which sweep() takes for itself.
@@ -213,7 +215,7 @@ class CudaBackend : public CudaAccumulation {
     template <Real T, Grid<T> G>
     void refine(const G& grid, const RefineBlock<T>& block) {
         const Index width = block.end - block.begin;
-        cuda::RefineTask<T> task = {};
+        detail::cuda::RefineTask<T> task = {};
         task.error = block.error.row_range(block.begin, width);
         task.outside = block.outside.row_range(block.begin, width);
         task.fresh = block.fresh;
@@ -231,27 +233,27 @@ class CudaBackend : public CudaAccumulation {
             if (p == 0 || task.run_group[task.runs - 1] != group) task.run_group[task.runs++] = group;
             task.run_end[task.runs - 1] = static_cast<std::int32_t>(p + 1);
         }
-        cuda::refine(stream(), grid, task);
+        detail::cuda::refine(stream(), grid, task);
     }
 
     template <Real T, RefittableGrid<T> G>
     void refit(const G& grid, const RefineGroup<T>& group) {
-        cuda::refit(stream(), grid, group);
+        detail::cuda::refit(stream(), grid, group);
     }
 
     template <Real T>
     void add_row_dots(MatrixView<const T> a, MatrixView<const T> c, MatrixView<double> sums) {
-        cuda::add_row_dots(stream(), a, c, sums);
+        detail::cuda::add_row_dots(stream(), a, c, sums);
     }
 
   private:
     template <class T>
     static Index sweep_tiles(const SweepBlock<T>& block) {
-        return (block.columns.cols + cuda::lanes - 1) / cuda::lanes;
+        return (block.columns.cols + detail::cuda::lanes - 1) / detail::cuda::lanes;
     }
 
     template <Method M, class T>
-    static cuda::SweepMemory<T, M> sweep_memory(const SweepBlock<T>& block) {
+    static detail::cuda::SweepMemory<T, M> sweep_memory(const SweepBlock<T>& block) {
         return {static_cast<int>(block.reach - block.begin), static_cast<int>(block.end - block.begin),
                 block.published.view != ResidualView::Compensated};
     }
@@ -263,7 +265,7 @@ class CudaBackend : public CudaAccumulation {
         if (block.reach - block.begin > 1024) return 0;
         const auto memory = sweep_memory<M>(block);
         const auto bytes = static_cast<std::size_t>(memory.tile() + memory.coefficients()) * sizeof(T);
-        return bytes + sizeof(cuda::FitScratch<T>) > most_shared_bytes() ? 0 : bytes;
+        return bytes + sizeof(detail::cuda::FitScratch<T>) > most_shared_bytes() ? 0 : bytes;
     }
 
     template <class T>
@@ -293,9 +295,9 @@ class CudaBackend : public CudaAccumulation {
     static std::size_t most_shared_bytes() {
         int device = 0;
         int bytes = 0;
-        cuda::check(cudaGetDevice(&device), "cudaGetDevice");
-        cuda::check(cudaDeviceGetAttribute(&bytes, cudaDevAttrMaxSharedMemoryPerBlockOptin, device),
-                    "cudaDeviceGetAttribute");
+        detail::cuda::check(cudaGetDevice(&device), "cudaGetDevice");
+        detail::cuda::check(cudaDeviceGetAttribute(&bytes, cudaDevAttrMaxSharedMemoryPerBlockOptin, device),
+                            "cudaDeviceGetAttribute");
         return static_cast<std::size_t>(bytes);
     }
 };

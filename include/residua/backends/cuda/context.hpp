@@ -34,19 +34,21 @@ class CudaContext {
   public:
     template <class U>
     using Matrix = DeviceMatrix<U>;
-    using Timestamp = cuda::Event;
+    using Timestamp = detail::cuda::Event;
 
     explicit CudaContext(const CudaOptions& options = {}) : options_(options) {
-        stream_ = options.stream ? cuda::borrow(*options.stream) : cuda::create_stream();
+        stream_ = options.stream ? detail::cuda::borrow(*options.stream) : detail::cuda::create_stream();
         memory_ = std::make_shared<DeviceMemory>(
-            options.allocator ? cuda::borrow(options.allocator) : std::make_shared<PoolAllocator>(), stream_);
-        blas_ = options.blas ? cuda::borrow(options.blas) : cuda::create_blas(stream());
-        solver_ = options.solver ? cuda::borrow(options.solver) : cuda::create_solver(stream());
+            options.allocator ? detail::cuda::borrow(options.allocator) : std::make_shared<PoolAllocator>(),
+            stream_);
+        blas_ = options.blas ? detail::cuda::borrow(options.blas) : detail::cuda::create_blas(stream());
+        solver_ =
+            options.solver ? detail::cuda::borrow(options.solver) : detail::cuda::create_solver(stream());
         check_streams();
         if (!options.blas) {
             blas_workspace_ = allocate<Code>(1, blas_workspace_bytes);
-            cuda::check(cublasSetWorkspace(blas(), blas_workspace_.view().data, blas_workspace_bytes),
-                        "cublasSetWorkspace");
+            detail::cuda::check(cublasSetWorkspace(blas(), blas_workspace_.view().data, blas_workspace_bytes),
+                                "cublasSetWorkspace");
         }
     }
 
@@ -58,7 +60,9 @@ class CudaContext {
     /// Counts every matrix and workspace in use, cuBLAS's own 32 MiB included.
     DeviceMemory& memory() const { return *memory_; }
 
-    void synchronize() const { cuda::check(cudaStreamSynchronize(stream()), "cudaStreamSynchronize"); }
+    void synchronize() const {
+        detail::cuda::check(cudaStreamSynchronize(stream()), "cudaStreamSynchronize");
+    }
 
     template <class U>
     Matrix<U> allocate(Index rows, Index cols) {
@@ -96,13 +100,13 @@ class CudaContext {
         if (rows == 0 || cols == 0) return;
         const auto bytes = [](Index count) { return static_cast<std::size_t>(count) * sizeof(U); };
         if (to_stride == cols && from_stride == cols) {  // much faster than in two dimensions
-            cuda::check(cudaMemcpyAsync(to, from, bytes(rows * cols), cudaMemcpyDefault, stream()),
-                        "cudaMemcpyAsync");
+            detail::cuda::check(cudaMemcpyAsync(to, from, bytes(rows * cols), cudaMemcpyDefault, stream()),
+                                "cudaMemcpyAsync");
             return;
         }
-        cuda::check(cudaMemcpy2DAsync(to, bytes(to_stride), from, bytes(from_stride), bytes(cols),
-                                      static_cast<std::size_t>(rows), cudaMemcpyDefault, stream()),
-                    "cudaMemcpy2DAsync");
+        detail::cuda::check(cudaMemcpy2DAsync(to, bytes(to_stride), from, bytes(from_stride), bytes(cols),
+                                              static_cast<std::size_t>(rows), cudaMemcpyDefault, stream()),
+                            "cudaMemcpy2DAsync");
     }
 
     /// Host values in device memory. CUDA has read them when this returns: they are pageable.
@@ -120,7 +124,7 @@ class CudaContext {
 
     static bool in_host_memory(const void* data) {
         cudaPointerAttributes attributes = {};
-        cuda::check(cudaPointerGetAttributes(&attributes, data), "cudaPointerGetAttributes");
+        detail::cuda::check(cudaPointerGetAttributes(&attributes, data), "cudaPointerGetAttributes");
         return attributes.type != cudaMemoryTypeDevice && attributes.type != cudaMemoryTypeManaged;
     }
 
@@ -129,17 +133,17 @@ class CudaContext {
 
     void check_streams() const {
         cudaStream_t stream_of_handle = nullptr;
-        cuda::check(cublasGetStream(blas(), &stream_of_handle), "cublasGetStream");
+        detail::cuda::check(cublasGetStream(blas(), &stream_of_handle), "cublasGetStream");
         require(stream_of_handle == stream(), "CudaOptions: blas uses", "another stream", "options.stream");
-        cuda::check(cusolverDnGetStream(solver(), &stream_of_handle), "cusolverDnGetStream");
+        detail::cuda::check(cusolverDnGetStream(solver(), &stream_of_handle), "cusolverDnGetStream");
         require(stream_of_handle == stream(), "CudaOptions: solver uses", "another stream", "options.stream");
     }
 
     CudaOptions options_;
-    cuda::Stream stream_;
+    detail::cuda::Stream stream_;
     std::shared_ptr<DeviceMemory> memory_;
-    cuda::BlasHandle blas_;
-    cuda::SolverHandle solver_;
+    detail::cuda::BlasHandle blas_;
+    detail::cuda::SolverHandle solver_;
     Matrix<Code> blas_workspace_;
 };
 

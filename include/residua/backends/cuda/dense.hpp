@@ -5,7 +5,7 @@
 #include "residua/backends/cuda/elements.cuh"
 #include "residua/backends/cuda/transpose.cuh"
 
-namespace residua {
+namespace residua::detail {
 
 /// Dense linear algebra by cuBLAS and cuSOLVER.
 ///
@@ -159,4 +159,4 @@ class CudaDense : public CudaContext {
     }
 };
 
-}  // namespace residua
+}  // namespace residua::detail

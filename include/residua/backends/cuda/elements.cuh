@@ -10,7 +10,7 @@
 ///
 /// One kernel walks a matrix with neighbouring threads on neighbouring columns; what it does there is a
 /// function object.
-namespace residua::cuda {
+namespace residua::detail::cuda {
 
 template <class Body>
 __global__ void visit_kernel(Index rows, Index cols, Body body) {
@@ -132,4 +132,4 @@ void dot(cudaStream_t stream, MatrixView<const T> a, MatrixView<const T> c, doub
     check_launch("dot_kernel");
 }
 
-}  // namespace residua::cuda
+}  // namespace residua::detail::cuda

@@ -50,7 +50,7 @@ class DeviceMemoryError : public DeviceError {
     std::size_t free_;
 };
 
-namespace cuda {
+namespace detail::cuda {
 
 inline void check(cudaError_t status, const char* call) {
     if (status == cudaSuccess) return;
@@ -76,5 +76,5 @@ inline void check(cusolverStatus_t status, const char* call) {
 /// The launch on the line before.
 inline void check_launch(const char* kernel) { check(cudaGetLastError(), kernel); }
 
-}  // namespace cuda
+}  // namespace detail::cuda
 }  // namespace residua

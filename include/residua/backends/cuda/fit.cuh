@@ -6,7 +6,7 @@
 
 /// Grid fits of groups of columns: a thread block takes 32 output rows, one per lane, and its warps share
 /// the columns (for the range) and the candidates (for the clip search).
-namespace residua::cuda {
+namespace residua::detail::cuda {
 
 inline constexpr int lanes = 32;
 inline constexpr int warps = 8;
@@ -130,4 +130,4 @@ void fit(cudaStream_t stream, const G& grid, MatrixView<const T> c, const std::i
     check_launch("fit_kernel");
 }
 
-}  // namespace residua::cuda
+}  // namespace residua::detail::cuda

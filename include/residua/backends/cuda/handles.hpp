@@ -4,7 +4,7 @@
 
 #include "residua/backends/cuda/error.hpp"
 
-namespace residua::cuda {
+namespace residua::detail::cuda {
 
 using Stream = std::shared_ptr<CUstream_st>;
 using BlasHandle = std::shared_ptr<cublasContext>;
@@ -84,4 +84,4 @@ class Event {
     std::shared_ptr<CUevent_st> event_;
 };
 
-}  // namespace residua::cuda
+}  // namespace residua::detail::cuda

@@ -25,14 +25,14 @@ class PoolAllocator : public DeviceAllocator {
   public:
     PoolAllocator() {
         int device = 0;
-        cuda::check(cudaGetDevice(&device), "cudaGetDevice");
+        detail::cuda::check(cudaGetDevice(&device), "cudaGetDevice");
         cudaMemPoolProps properties = {};
         properties.allocType = cudaMemAllocationTypePinned;
         properties.location = {cudaMemLocationTypeDevice, device};
-        cuda::check(cudaMemPoolCreate(&pool_, &properties), "cudaMemPoolCreate");
+        detail::cuda::check(cudaMemPoolCreate(&pool_, &properties), "cudaMemPoolCreate");
         unsigned long long keep = ~0ull;
-        cuda::check(cudaMemPoolSetAttribute(pool_, cudaMemPoolAttrReleaseThreshold, &keep),
-                    "cudaMemPoolSetAttribute");
+        detail::cuda::check(cudaMemPoolSetAttribute(pool_, cudaMemPoolAttrReleaseThreshold, &keep),
+                            "cudaMemPoolSetAttribute");
     }
     PoolAllocator(const PoolAllocator&) = delete;
     PoolAllocator& operator=(const PoolAllocator&) = delete;
@@ -45,7 +45,7 @@ class PoolAllocator : public DeviceAllocator {
             cudaGetLastError();
             return nullptr;
         }
-        cuda::check(status, "cudaMallocFromPoolAsync");
+        detail::cuda::check(status, "cudaMallocFromPoolAsync");
         return memory;
     }
 
@@ -54,7 +54,7 @@ class PoolAllocator : public DeviceAllocator {
     }
 
     /// Gives memory that is not in use back to the device.
-    void trim() { cuda::check(cudaMemPoolTrimTo(pool_, 0), "cudaMemPoolTrimTo"); }
+    void trim() { detail::cuda::check(cudaMemPoolTrimTo(pool_, 0), "cudaMemPoolTrimTo"); }
 
   private:
     cudaMemPool_t pool_ = nullptr;

@@ -9,7 +9,7 @@
 #include "residua/core/view.hpp"
 
 /// Packing of codes for the GPTQ format, on the device.
-namespace residua::cuda {
+namespace residua::detail::cuda {
 
 inline constexpr int pack_rows_a_block = 32;
 inline constexpr int pack_columns_a_block = 256;
@@ -45,16 +45,21 @@ __global__ void pack_rows_transposed_kernel(MatrixView<const Code> codes, Matrix
     }
 }
 
+}  // namespace residua::detail::cuda
+
+namespace residua {
+
 /// `codes` (m, n), each below 2^bits, to `words` (packed_words(n), m), both in device memory, in the order of
 /// `stream`: a GPTQ checkpoint's qweight. For 2, 3, 4 and 8 bits; throws std::invalid_argument for others and
 /// for a wrong shape.
-inline void pack_rows_transposed(cudaStream_t stream, MatrixView<const Code> codes, int bits,
-                                 MatrixView<std::uint32_t> words) {
+inline void cuda_pack_rows_transposed(cudaStream_t stream, MatrixView<const Code> codes, int bits,
+                                      MatrixView<std::uint32_t> words) {
     require(words.rows == packed_words(codes.cols, bits) && words.cols == codes.rows,
-            "cuda::pack_rows_transposed: words has shape",
+            "cuda_pack_rows_transposed: words has shape",
             std::to_string(words.rows) + " x " + std::to_string(words.cols),
             std::to_string(packed_words(codes.cols, bits)) + " x " + std::to_string(codes.rows));
     if (codes.rows == 0 || codes.cols == 0) return;
+    using namespace detail::cuda;
     const dim3 grid(static_cast<unsigned>((codes.rows + pack_rows_a_block - 1) / pack_rows_a_block),
                     static_cast<unsigned>((codes.cols + pack_columns_a_block - 1) / pack_columns_a_block));
     const dim3 block(32, 8);
@@ -72,9 +77,9 @@ inline void pack_rows_transposed(cudaStream_t stream, MatrixView<const Code> cod
             pack_rows_transposed_kernel<8><<<grid, block, 0, stream>>>(codes, words);
             break;
         default:
-            reject("cuda::pack_rows_transposed: bits is", bits, "2, 3, 4 or 8");
+            reject("cuda_pack_rows_transposed: bits is", bits, "2, 3, 4 or 8");
     }
     check_launch("pack_rows_transposed_kernel");
 }
 
-}  // namespace residua::cuda
+}  // namespace residua

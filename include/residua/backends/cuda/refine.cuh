@@ -5,12 +5,13 @@
 #include "residua/backends/cuda/fit.cuh"
 #include "residua/backends/cuda/vector.cuh"
 #include "residua/backends/refine_block.hpp"
+#include "residua/backends/refit.hpp"
 
 /// A refinement pass over one block of columns, for all output rows in one launch.
 ///
 /// A thread block takes 32 output rows, one per lane. It sees the columns in the order of the pass, and with
 /// b_k what column k of E changes by, g_j += b_k H_kj for j > k.
-namespace residua::cuda {
+namespace residua::detail::cuda {
 
 inline constexpr int refine_columns = static_cast<int>(refined_columns);
 
@@ -239,8 +240,7 @@ class RefineTile {
         T curvature = T(0);
         for_columns(from, start, curved, [&](int j, T y) {
             if (j >= to) return;
-            along += at(b_, j) * at(g_, j);
-            curvature += at(b_, j) * y;
+            detail::add_to_refit(at(b_, j), at(g_, j), y, along, curvature);
         });
         scratch_.along[warp_][lane_] = along;
         scratch_.curvature[warp_][lane_] = curvature;
@@ -367,4 +367,4 @@ void refine(cudaStream_t stream, const G& grid, const RefineTask<T>& task) {
     check_launch("refine_kernel");
 }
 
-}  // namespace residua::cuda
+}  // namespace residua::detail::cuda

@@ -2,10 +2,11 @@
 
 #include "residua/backends/cuda/fit.cuh"
 #include "residua/backends/refine_block.hpp"
+#include "residua/backends/refit.hpp"
 
 /// The refit of a group that is wider than a block, and sums of products by output row: a thread block takes
 /// 32 output rows, one per lane, and its warps share the columns.
-namespace residua::cuda {
+namespace residua::detail::cuda {
 
 /// sum over all warps of the values of a lane.
 template <class T, int Warps>
@@ -32,8 +33,8 @@ __global__ void __launch_bounds__(lanes* warps)
         const T slope = g.slopes(k, row);
         const T later = g.later(k, row);
         const T own = g.own(k, row);
-        along += slope * (g.outside(k, row) + g.fresh(k, row)) + later * g.error(k, row);
-        curvature += slope * (T(2) * later + own);
+        detail::add_to_refit(slope, g.outside(k, row) + g.fresh(k, row), later, own, g.error(k, row), along,
+                             curvature);
     }
     const T scale = open ? g.scales(0, row) : T(1);  // before a warp writes it
     along = sum_of_warps(along, scratch, warp, lane);
@@ -83,4 +84,4 @@ void add_row_dots(cudaStream_t stream, MatrixView<const T> a, MatrixView<const T
     check_launch("row_dots_kernel");
 }
 
-}  // namespace residua::cuda
+}  // namespace residua::detail::cuda

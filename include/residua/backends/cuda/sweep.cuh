@@ -12,7 +12,7 @@
 /// A thread block takes 32 output rows, one per lane. Columns go in segments of 32: the first warp quantizes a
 /// segment, one column after the other, with the sums of its columns in registers (Window); then all warps add
 /// the finished columns to the sums of those behind the segment (update).
-namespace residua::cuda {
+namespace residua::detail::cuda {
 
 /// What a sweep is told. Views start at the first column of the block.
 template <class T>
@@ -505,4 +505,4 @@ void sweep(cudaStream_t stream, const M& method, const G& grid, const SweepTask<
     check_launch("sweep_kernel");
 }
 
-}  // namespace residua::cuda
+}  // namespace residua::detail::cuda

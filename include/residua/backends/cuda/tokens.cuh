@@ -7,7 +7,7 @@
 #include "residua/core/view.hpp"
 
 /// Operands of the moments' products: tokens selected, weighted, subtracted and converted.
-namespace residua::cuda {
+namespace residua::detail::cuda {
 
 /// Y_t = factor sqrt(weight_t) (X_{token_t} - S_{token_t}); without tokens all, without weights 1, without S
 /// 0. V elements per thread.
@@ -73,4 +73,4 @@ struct BlockPointers {
     }
 };
 
-}  // namespace residua::cuda
+}  // namespace residua::detail::cuda

@@ -7,7 +7,7 @@
 
 /// Transposition through shared memory, with rows gathered or scattered on the way: reads and writes both
 /// run along rows.
-namespace residua::cuda {
+namespace residua::detail::cuda {
 
 inline constexpr int tile_side = 64;
 inline constexpr int tile_threads_y = 8;
@@ -150,4 +150,4 @@ void permute_transposed(cudaStream_t stream, MatrixView<const T> a, const std::i
     check_launch("permute_transposed_kernel");
 }
 
-}  // namespace residua::cuda
+}  // namespace residua::detail::cuda

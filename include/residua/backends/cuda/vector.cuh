@@ -2,7 +2,7 @@
 
 #include "residua/core/types.hpp"
 
-namespace residua::cuda {
+namespace residua::detail::cuda {
 
 /// N neighbouring values, loaded and stored by as few instructions as their alignment allows.
 template <class T, int N>
@@ -10,4 +10,4 @@ struct alignas(sizeof(T) * N < 16 ? sizeof(T) * N : 16) Vector {
     T v[N];
 };
 
-}  // namespace residua::cuda
+}  // namespace residua::detail::cuda

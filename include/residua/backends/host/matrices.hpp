@@ -10,7 +10,7 @@
 #include "residua/backends/host/executor.hpp"
 #include "residua/core/matrix.hpp"
 
-namespace residua {
+namespace residua::detail {
 
 /// Matrices in host memory and what moves and adds their elements: the part of the Backend concept that is
 /// neither linear algebra nor quantization.
@@ -218,4 +218,4 @@ class HostMatrices {
     Executor executor_;
 };
 
-}  // namespace residua
+}  // namespace residua::detail

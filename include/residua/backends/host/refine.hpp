@@ -5,8 +5,9 @@
 
 #include "residua/backends/host/lanes.hpp"
 #include "residua/backends/refine_block.hpp"
+#include "residua/backends/refit.hpp"
 
-namespace residua {
+namespace residua::detail {
 
 /// A refinement pass over one block of columns for a tile of output rows. With b_i what column i of E has
 /// changed by since the block was entered, the gradient of a column is g_k + sum_i H_ki b_i.
@@ -110,8 +111,8 @@ class RefineTile {
             lanes::accumulate<L>(b_.gram.row(k) + from, at(slope_, from), to - from, curved);
             const T* slope = at(slope_, k);
             const T* gradient = at(gradient_, k);
-            for (Index l = 0; l < L; ++l) along[l] += slope[l] * gradient[l];
-            for (Index l = 0; l < L; ++l) curvature[l] += slope[l] * curved[l];
+            for (Index l = 0; l < L; ++l)
+                detail::add_to_refit(slope[l], gradient[l], curved[l], along[l], curvature[l]);
         }
         for (Index l = 0; l < L; ++l) {
             T gain;
@@ -202,4 +203,4 @@ class RefineTile {
     alignas(64) int open_[L];
 };
 
-}  // namespace residua
+}  // namespace residua::detail

@@ -4,11 +4,11 @@
 #include <atomic>
 #include <vector>
 
-#include "residua/backends/host/lanes.hpp"
+#include "residua/backends/host/fit.hpp"
 #include "residua/backends/sweep_block.hpp"
 #include "residua/methods/method.hpp"
 
-namespace residua {
+namespace residua::detail {
 
 /// The sweep over one SweepBlock for a tile of output rows, left-looking: the sums of a column are completed
 /// when its turn comes, over the columns of the block that went before.
@@ -214,4 +214,4 @@ class SweepTile {
     std::vector<T> quantized_;    // q
 };
 
-}  // namespace residua
+}  // namespace residua::detail

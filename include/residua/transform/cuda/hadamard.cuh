@@ -8,7 +8,7 @@
 
 /// Hadamard transforms of rows: a thread block reads a piece of a row, transforms it in registers and shared
 /// memory in a few passes, and writes it. One read and one write of the matrix.
-namespace residua::cuda {
+namespace residua::detail::cuda {
 
 /// Registers of one thread hold `1 << bits` elements that are `1 << shift` apart; bits < 0 is the factor H_K.
 struct HadamardPass {
@@ -62,7 +62,7 @@ inline constexpr auto base_patterns = [] {
     std::array<unsigned char, K* K / 4> patterns = {};
     for (int j = 0; j < K; ++j) {
         for (int i = 0; i < K; ++i) {
-            if (hadamard_detail::entry(*hadamard_detail::find_recipe(K), i, j) < 0)
+            if (detail::hadamard::entry(*detail::hadamard::find_recipe(K), i, j) < 0)
                 patterns[std::size_t(j * K / 4 + i / 4)] |= static_cast<unsigned char>(1 << i % 4);
         }
     }
@@ -95,7 +95,7 @@ __device__ void add_quad(const float (&x)[K][1], float (&y)[K][1], std::integer_
 template <int K, class T>
 __device__ void base_pass(const HadamardPiece<T>& piece, int size, int shift, bool transposed, bool last) {
     constexpr bool symmetric =
-        hadamard_detail::find_recipe(K)->construction == hadamard_detail::Construction::PaleyII;
+        detail::hadamard::find_recipe(K)->construction == detail::hadamard::Construction::PaleyII;
     for (int t = threadIdx.x; t < size / K; t += blockDim.x) {
         const int i = (t >> shift) * (K << shift) + (t & ((1 << shift) - 1));
         float x[K][1];
@@ -216,4 +216,4 @@ __global__ void __launch_bounds__(hadamard_threads, 2)
     }
 }
 
-}  // namespace residua::cuda
+}  // namespace residua::detail::cuda

@@ -9,29 +9,30 @@
 #include "residua/transform/cuda/hadamard.cuh"
 #include "residua/transform/hadamard.hpp"
 
-namespace residua::cuda {
+namespace residua {
 
 /// A HadamardTransform of rows in device memory, Q = diag(s) (I (x) H (x) I_inner), on the context's stream.
 ///
 /// One launch, with float arithmetic for every element type; it reads the matrix once and writes it once.
 /// block * inner elements have to fit shared memory (56350 on an H100), and `inner` is a power of two. The
 /// context must outlive the object.
-class Hadamard {
+class CudaHadamard {
   public:
-    Hadamard(CudaContext& context, const HadamardTransform& transform)
+    CudaHadamard(CudaContext& context, const HadamardTransform& transform)
         : context_(&context),
           features_(transform.features()),
           block_(transform.block()),
           inner_(transform.inner()),
           base_(transform.base()),
           scale_(static_cast<float>(transform.scale())) {
-        require(std::has_single_bit(static_cast<std::uint64_t>(inner_)), "cuda::Hadamard: inner is", inner_,
+        require(std::has_single_bit(static_cast<std::uint64_t>(inner_)), "CudaHadamard: inner is", inner_,
                 "a power of two");
         int device = 0;
-        check(cudaGetDevice(&device), "cudaGetDevice");
-        check(cudaDeviceGetAttribute(&shared_bytes_, cudaDevAttrMaxSharedMemoryPerBlockOptin, device),
-              "cudaDeviceGetAttribute");
-        require(shared_bytes(block_ * inner_) <= shared_bytes_, "cuda::Hadamard: block * inner is",
+        detail::cuda::check(cudaGetDevice(&device), "cudaGetDevice");
+        detail::cuda::check(
+            cudaDeviceGetAttribute(&shared_bytes_, cudaDevAttrMaxSharedMemoryPerBlockOptin, device),
+            "cudaDeviceGetAttribute");
+        require(shared_bytes(block_ * inner_) <= shared_bytes_, "CudaHadamard: block * inner is",
                 block_ * inner_, "what fits shared memory, " + std::to_string(shared_bytes_) + " bytes");
         upload_signs(transform);
         if (!known_base()) {
@@ -70,12 +71,13 @@ class Hadamard {
 
     /// (outputs / 16, K, 16) of x H_K, or of x H_K^T
     DeviceMatrix<float> upload_base(bool transposed) const {
-        const std::vector<signed char> h = hadamard_base(base_);
-        const Index tiles = (base_ + base_outputs - 1) / base_outputs;
-        std::vector<float> matrix(static_cast<std::size_t>(tiles * base_ * base_outputs));
+        const std::vector<signed char> h = detail::hadamard::hadamard_base(base_);
+        const Index tiles = (base_ + detail::cuda::base_outputs - 1) / detail::cuda::base_outputs;
+        std::vector<float> matrix(static_cast<std::size_t>(tiles * base_ * detail::cuda::base_outputs));
         for (Index j = 0; j < base_; ++j) {
             for (Index i = 0; i < base_; ++i) {
-                const Index to = (j / base_outputs * base_ + i) * base_outputs + j % base_outputs;
+                const Index to = (j / detail::cuda::base_outputs * base_ + i) * detail::cuda::base_outputs +
+                                 j % detail::cuda::base_outputs;
                 matrix[static_cast<std::size_t>(to)] =
                     h[static_cast<std::size_t>(transposed ? j * base_ + i : i * base_ + j)];
             }
@@ -87,8 +89,8 @@ class Hadamard {
 
     /// The factor H_K first; then bits of the power of two, low ones in the middle: at both ends neighbouring
     /// threads read and write neighbouring elements.
-    HadamardPlan plan(bool transposed, bool pairs) const {
-        HadamardPlan plan;
+    detail::cuda::HadamardPlan plan(bool transposed, bool pairs) const {
+        detail::cuda::HadamardPlan plan;
         const Index span = block_ * inner_;
         Index blocks = 1;  // of a piece: small transforms share a thread block
         for (Index count = 1; count * span <= std::max<Index>(span, 4096) && count * span <= features_;
@@ -120,37 +122,37 @@ class Hadamard {
         if (plan.count == 0) plan.add({first_bit, low - first_bit});
         if (plan.count == 1 && !known_base())
             plan.add({0, 0});  // a product needs shared memory: copy from it
-        for (HadamardPass* pass : {&plan.passes[0], &plan.passes[plan.count - 1]})
+        for (detail::cuda::HadamardPass* pass : {&plan.passes[0], &plan.passes[plan.count - 1]})
             pass->pairs = pairs && pass->shift > 0 && pass->bits >= 0;
         return plan;
     }
 
     template <class T>
     void launch(MatrixView<const T> x, MatrixView<T> y, bool transposed) const {
-        detail::require_matrix("cuda::Hadamard: x", x, features_);
-        detail::require_matrix("cuda::Hadamard: y", y, features_);
-        require(x.rows == y.rows, "cuda::Hadamard: y has rows:", y.rows, std::to_string(x.rows) + " (as x)");
+        detail::require_matrix("CudaHadamard: x", x, features_);
+        detail::require_matrix("CudaHadamard: y", y, features_);
+        require(x.rows == y.rows, "CudaHadamard: y has rows:", y.rows, std::to_string(x.rows) + " (as x)");
         if (x.rows == 0) return;
         const auto even = [](const void* data, Index stride) {
             return reinterpret_cast<std::uintptr_t>(data) % (2 * sizeof(T)) == 0 && stride % 2 == 0;
         };
         const bool pairs = sizeof(T) == 2 && even(x.data, x.stride) && even(y.data, y.stride);
-        const HadamardPlan steps = plan(transposed, pairs);
-        require(x.rows <= Index(0x7fffffff) / steps.pieces, "cuda::Hadamard: x has rows:", x.rows,
+        const detail::cuda::HadamardPlan steps = plan(transposed, pairs);
+        require(x.rows <= Index(0x7fffffff) / steps.pieces, "CudaHadamard: x has rows:", x.rows,
                 "fewer than 2^31 pieces of rows");
         const auto start = [&]<int K>(std::integral_constant<int, K>) {
             const int bytes = steps.count == 1 ? 0 : static_cast<int>(shared_bytes(steps.piece));
             if (bytes > 48 << 10)
-                check(cudaFuncSetAttribute(hadamard_kernel<K, T>, cudaFuncAttributeMaxDynamicSharedMemorySize,
-                                           bytes),
-                      "cudaFuncSetAttribute");
-            const int most = steps.piece > 16384 ? hadamard_threads : 256;
+                detail::cuda::check(cudaFuncSetAttribute(detail::cuda::hadamard_kernel<K, T>,
+                                                         cudaFuncAttributeMaxDynamicSharedMemorySize, bytes),
+                                    "cudaFuncSetAttribute");
+            const int most = steps.piece > 16384 ? detail::cuda::hadamard_threads : 256;
             const int threads = std::clamp((steps.piece / 32 + 31) / 32 * 32, 32, most);
-            hadamard_kernel<K, T>
+            detail::cuda::hadamard_kernel<K, T>
                 <<<static_cast<unsigned>(x.rows * steps.pieces), static_cast<unsigned>(threads),
                    static_cast<std::size_t>(bytes), context_->stream()>>>(
                     x, y, steps, signs_.view().data, (transposed ? backward_ : forward_).view().data);
-            check_launch("hadamard_kernel");
+            detail::cuda::check_launch("hadamard_kernel");
         };
         switch (known_base() ? base_ : 0) {
             case 1:
@@ -180,4 +182,4 @@ class Hadamard {
     DeviceMatrix<float> backward_;
 };
 
-}  // namespace residua::cuda
+}  // namespace residua

@@ -8,7 +8,7 @@
 
 /// How a Hadamard transform's threads read and write their elements: rows of float, float16 or bfloat16 at
 /// the ends, shared memory between.
-namespace residua::cuda {
+namespace residua::detail::cuda {
 
 /// An odd distance for every 32 elements: neither rows nor columns of 32 elements meet in a bank.
 __host__ __device__ constexpr int padded(int i) { return i + (i >> 5); }
@@ -140,4 +140,4 @@ struct HadamardPiece {
     }
 };
 
-}  // namespace residua::cuda
+}  // namespace residua::detail::cuda
