@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <memory>
+#include <utility>
 
 #include "residua/backends/cuda/error.hpp"
 #include "residua/core/view.hpp"
@@ -112,6 +113,14 @@ class DeviceMatrix {
         const std::size_t bytes = static_cast<std::size_t>(rows * cols) * sizeof(T);
         T* const data = static_cast<T*>(memory->allocate(bytes));
         data_ = {data, Free{std::move(memory), bytes}};
+    }
+
+    DeviceMatrix(DeviceMatrix&& other) noexcept { *this = std::move(other); }
+    DeviceMatrix& operator=(DeviceMatrix&& other) noexcept {
+        data_ = std::move(other.data_);
+        rows_ = std::exchange(other.rows_, 0);
+        cols_ = std::exchange(other.cols_, 0);
+        return *this;
     }
 
     Index rows() const { return rows_; }
