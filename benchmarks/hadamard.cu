@@ -48,8 +48,8 @@ template <class T>
 void copy(benchmark::State& state) {
     run<T>(state, [](MatrixView<const T> x, MatrixView<T> y) {
         residua::detail::cuda::check(cudaMemcpyAsync(y.data, x.data, std::size_t(x.rows * x.cols) * sizeof(T),
-                                             cudaMemcpyDeviceToDevice, backend().stream()),
-                             "cudaMemcpyAsync");
+                                                     cudaMemcpyDeviceToDevice, backend().stream()),
+                                     "cudaMemcpyAsync");
     });
 }
 

@@ -172,10 +172,10 @@ TEMPLATE_TEST_CASE("A solve takes the memory that was announced", "[cuda]", GPTQ
 }
 
 TEST_CASE("A failed call is named with its code", "[cuda]") {
-    const std::string message =
-        message_of<DeviceError>([] { residua::detail::cuda::check(cudaErrorInvalidValue, "cudaMemcpy2DAsync"); });
+    const std::string message = message_of<DeviceError>(
+        [] { residua::detail::cuda::check(cudaErrorInvalidValue, "cudaMemcpy2DAsync"); });
     CHECK(message == "residua: cudaMemcpy2DAsync: invalid argument (code 1)");
-    const auto blas =
-        message_of<DeviceError>([] { residua::detail::cuda::check(CUBLAS_STATUS_NOT_INITIALIZED, "cublasGemmEx"); });
+    const auto blas = message_of<DeviceError>(
+        [] { residua::detail::cuda::check(CUBLAS_STATUS_NOT_INITIALIZED, "cublasGemmEx"); });
     CHECK(blas == "residua: cublasGemmEx: the library was not initialized (code 1)");
 }
