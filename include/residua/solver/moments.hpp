@@ -17,7 +17,10 @@ namespace residua {
 /// full-precision model. Sums over batches, devices or processes add up by merge(). Solvers that share
 /// moments share their factorization too.
 ///
-/// Costs n^2 operations a token for H and 2 n^2 for D. Not to be changed while a solver uses it.
+/// Costs n^2 operations a token for H and 2 n^2 for D.
+///
+/// What is const may be called from several threads at a time, by solvers too, if the backend serves several
+/// threads; accumulate(), merge() and consume() need the moments to themselves.
 ///
 /// \tparam T  element type of the sums, float or double
 /// \tparam B  where they live and who adds them up, see Backend
@@ -63,7 +66,7 @@ class Moments {
         check("x", x, x.rows);
         const Index counted = count(x.rows, weights);
         require(!has_reference(), "Moments::accumulate: x_fp is", "absent",
-                "as in the batches before, which had it");
+                "reference inputs, as in the batches before");
         changed();
         backend_->accumulate_gram(x, weights, gram_.view());
         tokens_ += counted;
@@ -80,7 +83,7 @@ class Moments {
         check("x_fp", x_fp, x.rows);
         const Index counted = count(x.rows, weights);
         require(has_reference() || tokens_ == 0, "Moments::accumulate: x_fp is", "given",
-                "absent as in the batches before");
+                "absent, as in the batches before");
         changed();
         if (!has_reference()) create_cross();
         backend_->accumulate_gram(x, weights, gram_.view());
@@ -91,10 +94,12 @@ class Moments {
     /// Adds the sums of `other`, which must be of the same size and kind (both with or both without reference
     /// inputs, unless one of them is still empty).
     void merge(const Moments& other) {
-        require(other.n_ == n_, "Moments::merge: other.in_features is", other.n_, "in_features of this");
+        require(other.n_ == n_, "Moments::merge: other.in_features is", other.n_,
+                std::to_string(n_) + ", the in_features of this");
         if (other.tokens_ == 0) return;
         require(tokens_ == 0 || has_reference() == other.has_reference(),
-                "Moments::merge: other.has_reference is", other.has_reference(), "that of this");
+                "Moments::merge: other's reference inputs are", other.has_reference() ? "given" : "absent",
+                has_reference() ? "given, as in this" : "absent, as in this");
         changed();
         backend_->add(std::as_const(other.gram_).view(), gram_.view());
         if (other.has_reference()) {
@@ -178,7 +183,7 @@ class Moments {
 
     template <class In>
     void check(const char* name, MatrixView<const In> x, Index tokens) const {
-        require(gram_.rows() == n_, "Moments::accumulate: moments were", "used up",
+        require(gram_.rows() == n_, "Moments::accumulate: the moments were", "used up by a solver",
                 "moments with their memory");
         const std::string what = std::string("Moments::accumulate: ") + name;
         detail::require_matrix(what, x, n_);
