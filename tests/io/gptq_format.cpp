@@ -12,7 +12,7 @@ using io::GPTQVersion;
 
 namespace {
 
-using Layer = QuantizedLayer<IntegerGrid>;
+using IntegerLayer = QuantizedLayer<IntegerGrid>;
 using Words = std::vector<std::int32_t>;
 
 IntegerGrid gptq_grid(int bits, Symmetry symmetry = Symmetry::None) {
@@ -20,8 +20,8 @@ IntegerGrid gptq_grid(int bits, Symmetry symmetry = Symmetry::None) {
 }
 
 /// Two outputs of ascending and of largest codes, one group, zeros 1 and `zero`.
-Layer small_layer(int bits, Index cols, float zero) {
-    Layer layer = Layer::of_shape(2, cols, cols, gptq_grid(bits));
+IntegerLayer small_layer(int bits, Index cols, float zero) {
+    IntegerLayer layer = IntegerLayer::of_shape(2, cols, cols, gptq_grid(bits));
     layer.scales = {0.5f, 2.0f};
     layer.zeros = {1, zero};
     for (Index j = 0; j < cols; ++j) {
@@ -56,7 +56,7 @@ TEST_CASE("GPTQ words by hand", "[gptq]") {
     };
     for (const Case& c : cases) {
         CAPTURE(c.bits);
-        const Layer layer = small_layer(c.bits, c.cols, c.zero);
+        const IntegerLayer layer = small_layer(c.bits, c.cols, c.zero);
         const auto v1 = io::pack_gptq(layer, GPTQVersion::V1);
         const auto v2 = io::pack_gptq(layer, GPTQVersion::V2);
         CHECK(v1.qweight == c.qweight);
@@ -80,13 +80,13 @@ TEST_CASE("GPTQ round trips", "[gptq]") {
                                              {17, 100, 100},
                                              {40, 96, 64}}) {
                 CAPTURE(bits, int(symmetry), m, n, size);
-                Layer layer = random_quantized(gptq_grid(bits, symmetry), m, n, size);
+                IntegerLayer layer = random_quantized(gptq_grid(bits, symmetry), m, n, size);
                 for (float& zero : layer.zeros) zero = std::max(zero, 1.0f);
                 for (const GPTQVersion stored : {GPTQVersion::V1, GPTQVersion::V2}) {
                     const auto packed = io::pack_gptq(layer, stored);
                     REQUIRE(std::ssize(packed.qweight) == (n * bits + 31) / 32 * m);
                     REQUIRE(std::ssize(packed.qzeros) == layer.groups * ((m * bits + 31) / 32));
-                    const Layer back = io::unpack_gptq(packed);
+                    const IntegerLayer back = io::unpack_gptq(packed);
                     REQUIRE(same_layer(back, layer));
                     const auto a = back.dequantize();
                     const auto b = layer.dequantize();
@@ -99,7 +99,7 @@ TEST_CASE("GPTQ round trips", "[gptq]") {
 
 TEST_CASE("GPTQ files", "[gptq]") {
     const TemporaryFolder folder;
-    Layer layer = random_quantized(gptq_grid(3), 24, 64, 16);
+    IntegerLayer layer = random_quantized(gptq_grid(3), 24, 64, 16);
     std::ranges::reverse(layer.group_index);
     const auto packed = io::pack_gptq(layer);
     const auto config = io::GPTQConfig::of(layer, GPTQVersion::V2);
@@ -130,13 +130,13 @@ TEST_CASE("GPTQ files", "[gptq]") {
 }
 
 TEST_CASE("GPTQ refuses what the format cannot hold", "[gptq]") {
-    const Layer good = random_quantized(gptq_grid(4), 4, 32, 16);
-    const auto refusal = [](const Layer& layer, GPTQVersion stored = GPTQVersion::V2) {
+    const IntegerLayer good = random_quantized(gptq_grid(4), 4, 32, 16);
+    const auto refusal = [](const IntegerLayer& layer, GPTQVersion stored = GPTQVersion::V2) {
         return refusal_of([&] { (void)io::pack_gptq(layer, stored); });
     };
     CHECK(refusal(good).empty());
 
-    Layer layer = good;
+    IntegerLayer layer = good;
     layer.grid.bits = 5;
     CHECK(contains(refusal(layer), "bits is 5, expected 2, 3, 4 or 8"));
     layer = good;
@@ -189,7 +189,7 @@ TEST_CASE("GPTQ members that do not fit together are refused", "[gptq]") {
 
 TEST_CASE("GPTQ settings", "[gptq]") {
     const TemporaryFolder folder;
-    Layer layer = random_quantized(gptq_grid(4, Symmetry::FullRange), 4, 32, 16);
+    IntegerLayer layer = random_quantized(gptq_grid(4, Symmetry::FullRange), 4, 32, 16);
     auto json = io::GPTQConfig::of(layer, GPTQVersion::V1).to_json();
     CHECK(json["bits"] == 4);
     CHECK(json["group_size"] == 16);
