@@ -167,7 +167,7 @@ class Recurrence {
                                residual_sums_.view().block(0, 0, n_, columns.cols));
         const MatrixView<const T> target = make_target(backend, columns);
         if (!stale) fit_all(backend, target);
-        if constexpr (requires { M::first_column_alone; })
+        if constexpr (requires { requires M::first_column_alone; })
             start_with_first_column(backend, residual_sums_.view().block(0, 0, n_, columns.cols));
     }
 
