@@ -1,5 +1,8 @@
 #include "settings.hpp"
 
+#include <residua/grids/mxfp4_grid.hpp>
+#include <residua/grids/nvfp4_grid.hpp>
+
 #include "../support/solver_arguments.hpp"
 
 Settings parse_settings(CLI::App& app, int argc, char** argv) {
@@ -35,6 +38,9 @@ Settings parse_settings(CLI::App& app, int argc, char** argv) {
 
     if (s.is_block_format()) {
         require(s.device == "cpu", "--format " + s.format + ": --device is", s.device, "cpu");
+        residua::Index& group_size = s.solve.options.group_size;  // all blocks but NVFP4's have 32 columns
+        group_size = s.format == "nvfp4" ? residua::resolve_group_size<residua::NVFP4Grid>(group_size)
+                                         : residua::resolve_group_size<residua::MXFP4Grid>(group_size);
         const bool is_known =
             s.method == "all" || s.method == "rtn" || s.method == "gptq" || s.method == "qep";
         require(is_known, "--format " + s.format + ": --method is", s.method, "rtn, gptq, qep or all");
