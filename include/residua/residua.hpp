@@ -6,7 +6,7 @@
 /// Everything is in namespace residua; what is not named here is in residua::detail and may change.
 ///
 /// To quantize a layer:
-///     solver/moments.hpp                  Moments
+///     solver/moments.hpp                  Moments, ResidualStream
 ///     solver/solver.hpp                   Solver, GPTQSolver, GPTAQSolver, ResidualCompSolver,
 ///                                         GPTQResidualCompSolver, QEPSolver, QronosSolver
 ///     solver/refine.hpp                   refine, RefineOptions
@@ -14,7 +14,7 @@
 ///     solver/quantized_matrix.hpp         QuantizedMatrix
 ///     solver/quantized_layer.hpp          QuantizedLayer, Grouping
 ///     solver/objective.hpp                objective, objectives
-///     solver/workspace.hpp                workspace_bytes
+///     solver/workspace.hpp                workspace_bytes, PlannedMoments
 ///     backends/eigen.hpp                  EigenBackend
 ///     backends/host/executor.hpp          Executor
 ///     core/options.hpp                    SolverOptions, Ordering, Damping, Refinement, Progress,

@@ -162,7 +162,7 @@ TEMPLATE_TEST_CASE("A solve takes the memory that was announced", "[cuda]", GPTQ
             REQUIRE(solver.quantize(std::as_const(weights).view(), IntegerGrid{}));
             const double taken = double(gpu.memory().peak_bytes() - before);
             const double announced =
-                double(workspace_bytes<TestType, float>(gpu, layer.m, layer.n, options, true));
+                double(workspace_bytes<TestType, float>(gpu, layer.m, layer.n, options, {.reference = true}));
             CAPTURE(out, options.report_objective, options.refinement.rounds, options.group_size,
                     options.static_groups, taken / announced);
             CHECK(taken <= 1.05 * announced);

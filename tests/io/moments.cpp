@@ -17,7 +17,8 @@ TEMPLATE_TEST_CASE("moments that are read back are the same bits and give the sa
     const TemporaryFolder folder;
     const Layer layer = random_layer({.out = 9, .in = 70, .tokens = 150, .dead = {3}});
 
-    for (const Inputs inputs : {Inputs::Quantized, Inputs::WithReference}) {
+    for (const Inputs inputs :
+         {Inputs::Quantized, Inputs::WithReference, Inputs::WithStream, Inputs::StreamAlone}) {
         const auto written = moments_of<TestType>(layer, inputs);
         io::write_moments(folder / "m", written);
         const auto read = io::read_moments<T>(backend, folder / "m");
@@ -25,8 +26,10 @@ TEMPLATE_TEST_CASE("moments that are read back are the same bits and give the sa
         CHECK(read.tokens() == 150);
         CHECK(read.has_reference() == written.has_reference());
         CHECK(backend.read(read.gram()) == backend.read(written.gram()));
-        if (inputs == Inputs::WithReference)
-            CHECK(backend.read(read.cross()) == backend.read(written.cross()));
+        if (written.has_reference()) CHECK(backend.read(read.cross()) == backend.read(written.cross()));
+        CHECK(read.has_residual_stream() == written.has_residual_stream());
+        if (written.has_residual_stream())
+            CHECK(backend.read(read.stream_cross()) == backend.read(written.stream_cross()));
         io::write_moments(folder / "again", read);
         CHECK(read_file(folder / "again") == read_file(folder / "m"));
     }

@@ -44,6 +44,11 @@ TEST_CASE("files of moments that cannot be are refused", "[moments]") {
     tensors[1] = io::tensor_of("cross", {3, 2}, six);
     CHECK(contains(refusal(tensors), "'cross' has shape [3, 2], expected [2, 2]"));
     tensors = good();
+    tensors.push_back(io::tensor_of("stream_cross", {2, 3}, six));
+    CHECK(contains(refusal(tensors), "'stream_cross' has shape [2, 3], expected [2, 2]"));
+    tensors.back() = io::tensor_of("stream_cross", {3, 2}, six);
+    CHECK(refusal(tensors).empty());
+    tensors = good();
     const std::vector<std::int64_t> two = {5, 5};
     tensors[2] = io::tensor_of("tokens", {2}, two);
     CHECK(contains(refusal(tensors), "'tokens' has shape [2], expected []"));

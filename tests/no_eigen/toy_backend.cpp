@@ -68,9 +68,9 @@ class ToyBackend : public residua::HostBackend {
     }
 
     template <residua::Element In, residua::Real T>
-    void accumulate_cross(MatrixView<const In> x, MatrixView<const In> x_fp, std::span<const float> weights,
-                          MatrixView<T> d) {
-        outer_products(x, weights, d, [&](Index t, Index i) { return T(x_fp(t, i)) - T(x(t, i)); });
+    void accumulate_cross(MatrixView<const In> y, MatrixView<const In> y_fp, MatrixView<const In> x,
+                          std::span<const float> weights, MatrixView<T> d) {
+        outer_products(x, weights, d, [&](Index t, Index i) { return T(y_fp(t, i)) - T(y(t, i)); });
     }
 
   private:
@@ -80,8 +80,8 @@ class ToyBackend : public residua::HostBackend {
         for (Index t = 0; t < x.rows; ++t) {
             const T weight = weights.empty() ? T(1) : T(weights[static_cast<std::size_t>(t)]);
             if (weight == T(0)) continue;
-            for (Index i = 0; i < x.cols; ++i)
-                for (Index j = 0; j < x.cols; ++j) sum(i, j) += weight * left(t, i) * T(x(t, j));
+            for (Index i = 0; i < sum.rows; ++i)
+                for (Index j = 0; j < sum.cols; ++j) sum(i, j) += weight * left(t, i) * T(x(t, j));
         }
     }
 };

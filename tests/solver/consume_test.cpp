@@ -10,12 +10,17 @@ using namespace residua::test;
 namespace {
 
 template <class Method, class Tag>
-Solved solve_and_consume(const Layer& layer, const SolverOptions& options) {
+Solved solve_and_consume(const Layer& layer, const SolverOptions& options,
+                         Inputs inputs = Inputs::WithReference) {
     SolverOf<Method, Tag> solver(Tag::get(), layer.n, options);
     const auto x = upload<Tag>(layer.x);
     const auto x_fp = upload<Tag>(layer.x_fp);
+    const auto h = upload<Tag>(layer.h);
+    const auto h_fp = upload<Tag>(layer.h_fp);
     const auto w = upload<Tag>(layer.w);
-    solver.accumulate(x.view(), x_fp.view());
+    if (inputs == Inputs::WithReference) solver.accumulate(x.view(), x_fp.view());
+    if (inputs == Inputs::WithStream)
+        solver.accumulate(x.view(), x_fp.view(), ResidualStream{h.view(), h_fp.view()});
     return fetch<Tag>(solver.quantize_and_consume(w.view(), IntegerGrid{.bits = 3}));
 }
 
@@ -29,16 +34,18 @@ TEMPLATE_TEST_CASE("A solve that uses up its moments gives the same codes", "[so
     options.block_size = 16;
     options.ordering = GENERATE(Ordering::Natural, Ordering::Activation, Ordering::GroupAware);
     const IntegerGrid grid{.bits = 3};
-    CHECK(solve_and_consume<GPTQ, TestType>(layer, options).codes ==
-          codes_of<GPTQ, TestType>(layer, options, grid));
-    CHECK(solve_and_consume<GPTAQ, TestType>(layer, options).codes ==
-          codes_of<GPTAQ, TestType>(layer, options, grid));
-    CHECK(solve_and_consume<ResidualComp, TestType>(layer, options).codes ==
-          codes_of<ResidualComp, TestType>(layer, options, grid));
-    CHECK(solve_and_consume<QEP, TestType>(layer, options).codes ==
-          codes_of<QEP, TestType>(layer, options, grid));
-    CHECK(solve_and_consume<Qronos, TestType>(layer, options).codes ==
-          codes_of<Qronos, TestType>(layer, options, grid));
+    const Inputs inputs = GENERATE(Inputs::WithReference, Inputs::WithStream);
+    const auto check = [&](const auto& method) {
+        using Method = std::decay_t<decltype(method)>;
+        INFO(Method::name);
+        CHECK(solve_and_consume<Method, TestType>(layer, options, inputs).codes ==
+              codes_of<Method, TestType>(layer, options, grid, method, inputs));
+    };
+    check(GPTQ{});
+    check(GPTAQ{});
+    check(ResidualComp{});
+    check(QEP{});
+    check(Qronos{});
 }
 
 TEMPLATE_TEST_CASE("Damping is raised without another copy of H", "[solver][consume]",

@@ -46,17 +46,20 @@ namespace {
 constexpr double padding = 0.02;
 
 template <class Method>
-void check_plan(const Layer& layer, const SolverOptions& options, const IntegerGrid& grid = {}) {
+void check_plan(const Layer& layer, const SolverOptions& options, Inputs inputs = Inputs::WithReference) {
     auto& backend = EigenFloat::get();
-    const auto moments = moments_of<EigenFloat>(layer);
+    const IntegerGrid grid;
+    const auto moments = moments_of<EigenFloat>(layer, inputs);
     const auto w = upload<EigenFloat>(layer.w);
     const SolverOf<Method, EigenFloat> solver(moments, options);
     const std::size_t before = used_bytes;
     peak_bytes = before;
     REQUIRE(solver.quantize(w.view(), grid));
     const double taken = double(peak_bytes - before);
+    const PlannedMoments held{.reference = moments.has_reference(),
+                              .residual_stream = moments.has_residual_stream()};
     const double announced =
-        double(workspace_bytes<Method, float>(backend, layer.m, layer.n, options, true, grid));
+        double(workspace_bytes<Method, float>(backend, layer.m, layer.n, options, held, grid));
     CAPTURE(Method::name, layer.m, options.report_objective, options.refinement.rounds, options.group_size,
             options.static_groups, int(options.ordering), taken / announced);
     CHECK(taken <= (1 + padding) * announced);
@@ -80,6 +83,9 @@ TEST_CASE("A solve takes the memory that was announced", "[solver][memory]") {
                     check_plan<GPTQ>(layer, options);
                     check_plan<GPTAQ>(layer, options);
                     check_plan<QEP>(layer, options);
+                    check_plan<GPTQ>(layer, options, Inputs::StreamAlone);
+                    check_plan<GPTAQ>(layer, options, Inputs::WithStream);
+                    check_plan<QEP>(layer, options, Inputs::WithStream);
                 }
             }
         }

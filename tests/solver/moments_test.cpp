@@ -35,12 +35,19 @@ void check_sums(const MomentsOf<Tag>& moments, const reference::Moments& expecte
     } else {
         CHECK(moments.cross().data == nullptr);
     }
+    CHECK(moments.has_residual_stream() == (expected.stream.rows > 0));
+    if (expected.stream.rows > 0) {
+        const auto stream = download<Tag>(moments.stream_cross());
+        CHECK(distance(stream, expected.stream, expected.h) <= sum_within<Tag>);
+    } else {
+        CHECK(moments.stream_cross().data == nullptr);
+    }
 }
 
 /// x and x_fp as a file of element type In has them.
 template <Element In>
 Layer rounded_to(Layer layer) {
-    for (auto* matrix : {&layer.x, &layer.x_fp}) {
+    for (auto* matrix : {&layer.x, &layer.x_fp, &layer.h, &layer.h_fp}) {
         for (double& v : matrix->data) {
             if constexpr (std::is_same_v<In, float16>) v = float(float16(static_cast<float>(v)));
             if constexpr (std::is_same_v<In, bfloat16>) v = float(bfloat16(static_cast<float>(v)));
@@ -52,9 +59,12 @@ Layer rounded_to(Layer layer) {
 template <class Tag, Element In>
 void check_element_type() {
     const Layer layer =
-        rounded_to<In>(random_layer({.out = 1, .in = 37, .tokens = 55, .dead = {5}, .seed = 1}));
+        rounded_to<In>(random_layer({.out = 11, .in = 37, .tokens = 55, .dead = {5}, .seed = 1}));
     const auto x = upload<Tag, In>(layer.x);
     const auto x_fp = upload<Tag, In>(layer.x_fp);
+    const auto h = upload<Tag, In>(layer.h);
+    const auto h_fp = upload<Tag, In>(layer.h_fp);
+    const ResidualStream stream{h.view(), h_fp.view()};
     MomentsOf<Tag> with(Tag::get(), layer.n);
     with.accumulate(x.view(), x_fp.view());
     check_sums<Tag>(with, reference::moments(layer.x, layer.x_fp));
@@ -62,6 +72,15 @@ void check_element_type() {
     MomentsOf<Tag> without(Tag::get(), layer.n);
     without.accumulate(x.view());
     check_sums<Tag>(without, reference::moments(layer.x), false);
+
+    auto expected = reference::moments(layer.x, layer.x_fp);
+    expected.stream = reference::stream_moments(layer.h, layer.h_fp, layer.x);
+    MomentsOf<Tag> with_stream(Tag::get(), layer.n);
+    with_stream.accumulate(x.view(), x_fp.view(), stream);
+    check_sums<Tag>(with_stream, expected);
+    MomentsOf<Tag> stream_alone(Tag::get(), layer.n);
+    stream_alone.accumulate(x.view(), stream);
+    check_sums<Tag>(stream_alone, expected, false);
 }
 
 }  // namespace

@@ -32,13 +32,15 @@ void check_against_reference(const Method& method, std::uint64_t first_seed) {
         INFO(Method::name << ": " << s.text());
         const Layer layer = random_layer(s.shape);
         const SolverOptions& options = s.options;
-        const Solved solved = solve<Method, Tag>(layer, options, s.grid, method);
+        const Inputs inputs = s.has_stream ? Inputs::WithStream : Inputs::WithReference;
+        const Solved solved = solve<Method, Tag>(layer, options, s.grid, method, inputs);
         REQUIRE(solved.status == Status::Success);
         CHECK(solved.report.damping == options.damping.initial);
         CHECK(solved.report.dead_columns == s.shape.dead);
 
-        const auto expected = reference::solve(settings_of(method), layer.w,
-                                               reference::moments(layer.x, layer.x_fp), options, s.grid);
+        reference::Moments sums = reference::moments(layer.x, layer.x_fp);
+        if (s.has_stream) sums.stream = reference::stream_moments(layer.h, layer.h_fp, layer.x);
+        const auto expected = reference::solve(settings_of(method), layer.w, sums, options, s.grid);
         CHECK(solved.groups == expected.groups);
         CHECK(solved.group_index == expected.group_index);
         if constexpr (std::is_same_v<T, double>) {

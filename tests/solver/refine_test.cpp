@@ -513,14 +513,17 @@ TEMPLATE_TEST_CASE("refine() of a solve's codes is what the solver's own refinem
     options.group_size = GENERATE(-1, 32);
     options.ordering = GENERATE(Ordering::Natural, Ordering::Activation);
     options.static_groups = GENERATE(false, true);
-    const auto moments = moments_of<TestType>(layer);
+    const Inputs inputs = GENERATE(Inputs::WithReference, Inputs::WithStream);
+    const auto moments = moments_of<TestType>(layer, inputs);
     const auto w = upload<TestType>(layer.w);
     auto quantized = SolverOf<QEP, TestType>(moments, options).quantize(w.view(), grid);
-    const RefineOptions refining = {
-        .alpha = QEP{}.alpha, .refinement = rounds_of(2), .ordering = options.ordering};
+    const RefineOptions refining = {.alpha = QEP{}.alpha,
+                                    .stream_alpha = inputs == Inputs::WithStream ? options.stream_alpha : 0,
+                                    .refinement = rounds_of(2),
+                                    .ordering = options.ordering};
     REQUIRE(refine(moments, w.view(), quantized, refining) == Status::Success);
     options.refinement = rounds_of(2);
-    const Solved expected = solve<QEP, TestType>(layer, options, grid);
+    const Solved expected = solve<QEP, TestType>(layer, options, grid, {}, inputs);
     const Solved refined = fetch<TestType>(quantized);
     CHECK(refined.codes == expected.codes);
     CHECK(refined.scales == expected.scales);

@@ -20,6 +20,8 @@ struct Layer {
     reference::Matrix w;     ///< (m, n)
     reference::Matrix x;     ///< (tokens, n)
     reference::Matrix x_fp;  ///< (tokens, n)
+    reference::Matrix h;     ///< (tokens, m) the residual stream
+    reference::Matrix h_fp;  ///< (tokens, m)
 };
 
 struct LayerShape {
@@ -42,7 +44,15 @@ inline Layer random_layer(const LayerShape& shape) {
     std::vector<double> size;
     for (Index j = 0; j < n; ++j) size.push_back(std::exp(0.7 * random.normal()));
 
-    Layer layer{shape.out, n, shape.tokens, {shape.out, n}, {shape.tokens, n}, {shape.tokens, n}};
+    Random of_stream(~shape.seed);  // whatever the stream is, the layer is the same
+    Layer layer{shape.out,
+                n,
+                shape.tokens,
+                {shape.out, n},
+                {shape.tokens, n},
+                {shape.tokens, n},
+                {shape.tokens, shape.out},
+                {shape.tokens, shape.out}};
     for (double& v : layer.w.data) v = to_float(0.1 * random.normal());
     for (Index t = 0; t < shape.tokens; ++t) {
         std::vector<double> hidden;
@@ -55,6 +65,13 @@ inline Layer random_layer(const LayerShape& shape) {
             const double deviation = 0.1 * (drift * mix(0, j) + random.normal());
             layer.x(t, j) = to_float(size[static_cast<std::size_t>(j)] * value);
             layer.x_fp(t, j) = to_float(size[static_cast<std::size_t>(j)] * (value + deviation));
+        }
+        for (Index r = 0; r < shape.out; ++r) {
+            const double value = of_stream.normal();
+            const double deviation =
+                0.2 * hidden[static_cast<std::size_t>(r % factors)] + 0.05 * of_stream.normal();
+            layer.h(t, r) = to_float(value);
+            layer.h_fp(t, r) = to_float(value + deviation);
         }
         for (const Index j : shape.dead) layer.x(t, j) = 0;
     }
@@ -93,18 +110,20 @@ using MomentsOf = Moments<typename Tag::Scalar, typename Tag::Backend>;
 template <class Method, class Tag>
 using SolverOf = Solver<Method, typename Tag::Scalar, typename Tag::Backend>;
 
-enum class Inputs { Quantized, WithReference };
+enum class Inputs { Quantized, WithReference, WithStream, StreamAlone };
 
 template <class Tag>
 MomentsOf<Tag> moments_of(const Layer& layer, Inputs inputs = Inputs::WithReference) {
     MomentsOf<Tag> moments(Tag::get(), layer.n);
     const auto x = upload<Tag>(layer.x);
-    if (inputs == Inputs::Quantized) {
-        moments.accumulate(x.view());
-    } else {
-        const auto x_fp = upload<Tag>(layer.x_fp);
-        moments.accumulate(x.view(), x_fp.view());
-    }
+    const auto x_fp = upload<Tag>(layer.x_fp);
+    const auto h = upload<Tag>(layer.h);
+    const auto h_fp = upload<Tag>(layer.h_fp);
+    if (inputs == Inputs::Quantized) moments.accumulate(x.view());
+    if (inputs == Inputs::WithReference) moments.accumulate(x.view(), x_fp.view());
+    if (inputs == Inputs::WithStream)
+        moments.accumulate(x.view(), x_fp.view(), ResidualStream{h.view(), h_fp.view()});
+    if (inputs == Inputs::StreamAlone) moments.accumulate(x.view(), ResidualStream{h.view(), h_fp.view()});
     Tag::get().read(moments.gram());  // x may go now
     return moments;
 }

@@ -105,11 +105,24 @@ inline Matrix cholesky(const Matrix& a) {
 }
 
 /// H = sum_t w_t x_t x_t', D = sum_t w_t (x_fp_t - x_t) x_t'. x, x_fp: (tokens, in_features); an empty x_fp
-/// is x.
+/// is x. D_h = sum_t w_t (h_fp_t - h_t) x_t', (out_features, in_features), by stream_moments(), or empty.
 struct Moments {
     Matrix h;
     Matrix d;
+    Matrix stream = {};
 };
+
+inline Matrix stream_moments(const Matrix& h, const Matrix& h_fp, const Matrix& x,
+                             const std::vector<float>& weights = {}) {
+    Matrix sums(h.cols, x.cols);
+    for (Index t = 0; t < x.rows; ++t) {
+        const double weight = weights.empty() ? 1.0 : double(weights[static_cast<std::size_t>(t)]);
+        if (weight == 0) continue;
+        for (Index i = 0; i < h.cols; ++i)
+            for (Index j = 0; j < x.cols; ++j) sums(i, j) += weight * (h_fp(t, i) - h(t, i)) * x(t, j);
+    }
+    return sums;
+}
 
 inline Moments moments(const Matrix& x, const Matrix& x_fp = {}, const std::vector<float>& weights = {}) {
     const Index n = x.cols;
@@ -298,7 +311,10 @@ inline Solution solve(const Settings& settings, const Matrix& w, const Moments& 
     const auto dead = [&](Index p) { return !rounds_only && sums.h(at(p), at(p)) == 0; };
     Matrix h(n, n);
     Matrix d(n, n);
+    Matrix stream(m, n);  // alpha_h D_h
     for (Index i = 0; i < n; ++i) {
+        for (Index r = 0; r < sums.stream.rows; ++r)
+            if (!dead(i)) stream(r, i) = options.stream_alpha * sums.stream(r, at(i));
         for (Index j = 0; j < n; ++j) {
             h(i, j) = sums.h(at(i), at(j));
             if (!dead(i) && !dead(j)) d(i, j) = sums.d(at(i), at(j));
@@ -332,6 +348,7 @@ inline Solution solve(const Settings& settings, const Matrix& w, const Moments& 
             const Matrix shift = product(product(weight, d), h_inverse);
             for (std::size_t i = 0; i < c.data.size(); ++i) c.data[i] += settings.alpha * shift.data[i];
         }
+        if (sums.stream.rows > 0) c = sum(c, product(stream, h_inverse));
     }
 
     // one grid per row and group
@@ -357,7 +374,7 @@ inline Solution solve(const Settings& settings, const Matrix& w, const Moments& 
     if (method == Method::Qronos) {
         const Matrix correlation = product(weight, d);
         for (Index r = 0; r < m; ++r) {
-            const double moved = weight(r, 0) + correlation(r, 0) / h(0, 0) - c(r, 0);
+            const double moved = weight(r, 0) + (correlation(r, 0) + stream(r, 0)) / h(0, 0) - c(r, 0);
             for (Index j = 0; j < n; ++j) c(r, j) += moved * u(0, j) / u(0, 0);
         }
     }

@@ -14,6 +14,7 @@ struct Setting {
     LayerShape shape;
     SolverOptions options;
     IntegerGrid grid;
+    bool has_stream = false;  ///< moments with the residual stream
 
     std::string text() const {
         std::ostringstream out;
@@ -23,7 +24,8 @@ struct Setting {
             << options.static_groups << ", view " << int(options.published.view) << ", scales "
             << int(options.published.scales) << ", damping " << options.damping.initial << ", bits "
             << grid.bits << ", symmetry " << int(grid.symmetry) << ", clip " << grid.clip.enabled
-            << ", scale type " << int(grid.scale_type);
+            << ", scale type " << int(grid.scale_type) << ", stream " << has_stream << " by "
+            << options.stream_alpha;
         return out.str();
     }
 };
@@ -54,6 +56,8 @@ inline Setting random_setting(std::uint64_t seed) {
     s.grid.symmetry = pick(std::array{Symmetry::None, Symmetry::Restricted, Symmetry::FullRange});
     s.grid.clip.enabled = random.bits() % 3 == 0;
     s.grid.scale_type = pick(std::array{ScaleType::Float32, ScaleType::Float16, ScaleType::BFloat16});
+    s.has_stream = random.bits() % 3 == 0;
+    s.options.stream_alpha = pick(std::array{0.5, 1.0});
     return s;
 }
 

@@ -44,10 +44,10 @@ struct ProbeMethod {
 ///      Code.
 ///   3. b.timestamp() -> B::Timestamp marks a point in that order; b.seconds(from, to) is the time between two.
 ///   4. b.slab_rows(in_features, out_features) > 0 is how many output rows to process together.
-/// Moments (x and x_fp: (tokens, in_features), any Element, wherever the backend accepts activations;
+/// Moments (x: (tokens, n), y and y_fp: (tokens, m), any Element, wherever the backend accepts activations;
 /// weights: empty, or one host value per token; tokens of weight 0 are not read)
 ///   5. b.accumulate_gram(x, weights, H): upper triangle of H += sum_t w_t x_t x_t'.
-///   6. b.accumulate_cross(x, x_fp, weights, D): D += sum_t w_t (x_fp_t - x_t) x_t'.
+///   6. b.accumulate_cross(y, y_fp, x, weights, D): D += sum_t w_t (y_fp_t - y_t) x_t', (m, n). y may be x.
 ///   7. b.add(A, C): C += A.  b.subtract(A, C): C -= A.
 ///      b.mirror(H): copies the upper triangle to the lower.  b.mirror_lower(H): the lower to the upper.
 /// Factorization
@@ -106,7 +106,7 @@ concept Backend = Real<T> &&
     { b.seconds(timestamp, timestamp) } -> std::same_as<double>;
     { b.slab_rows(Index(), Index()) } -> std::same_as<Index>;
     b.accumulate_gram(c, weights, a);
-    b.accumulate_cross(c, c, weights, a);
+    b.accumulate_cross(c, c, c, weights, a);
     b.add(c, a);
     b.subtract(c, a);
     b.mirror(a);

@@ -101,13 +101,13 @@ class EigenBackend : public HostBackend {
     }
 
     template <Element In, Real T>
-    void accumulate_cross(MatrixView<const In> x, MatrixView<const In> x_fp, std::span<const float> weights,
-                          MatrixView<T> d) {
+    void accumulate_cross(MatrixView<const In> y, MatrixView<const In> y_fp, MatrixView<const In> x,
+                          std::span<const float> weights, MatrixView<T> d) {
         Matrix<T> inputs = workspace<T>(batch_tokens, x.cols);
-        Matrix<T> deviations = workspace<T>(batch_tokens, x.cols);
+        Matrix<T> deviations = workspace<T>(batch_tokens, y.cols);
         for_batches<T>(x.rows, weights, [&](const std::vector<Index>& tokens, const std::vector<T>& roots) {
             const MatrixView<const T> batch = gather_tokens(tokens, roots, x, {}, inputs);
-            const MatrixView<const T> deviation = gather_tokens(tokens, roots, x_fp, x, deviations);
+            const MatrixView<const T> deviation = gather_tokens(tokens, roots, y_fp, y, deviations);
             multiply(T(1), Transpose::Yes, deviation, batch, T(1), d);
         });
     }
@@ -239,7 +239,7 @@ class EigenBackend : public HostBackend {
         if (!tokens.empty()) body(tokens, roots);
     }
 
-    /// (batch, in_features): root * x_t, or root * (x_t - minus_t) where `minus` is given.
+    /// (batch, features): root * x_t, or root * (x_t - minus_t) where `minus` is given.
     template <Element In, Real T>
     MatrixView<const T> gather_tokens(const std::vector<Index>& tokens, const std::vector<T>& roots,
                                       MatrixView<const In> x, MatrixView<const In> minus,

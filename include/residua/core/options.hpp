@@ -93,7 +93,11 @@ struct SolverOptions {
     Ordering ordering = Ordering::Natural;
     bool static_groups = false;  ///< groups of the original order, fitted before the first column is swept
     PublishedBehaviour published = {};
-    Refinement refinement = {};     ///< of the codes, after the last column
+    Refinement refinement = {};  ///< of the codes, after the last column
+
+    /// alpha_h: part of the residual stream's deviation that the layer corrects, where the moments have it
+    /// (Moments::accumulate with a ResidualStream).
+    double stream_alpha = 0.5;
     bool report_objective = false;  ///< costs about as much as a GPTQ solve without its factorization
 
     /// Called on the calling thread after every block of columns; `false` cancels the solve, whose result
@@ -105,6 +109,8 @@ struct SolverOptions {
                 "SolverOptions: group_size is", group_size,
                 "at least 1, 0 for the grid's own, or -1 for one scale per output channel");
         require(block_size >= 1, "SolverOptions: block_size is", block_size, "at least 1");
+        require(stream_alpha >= 0 && stream_alpha <= 1, "SolverOptions: stream_alpha is", stream_alpha,
+                "in [0, 1]");
         damping.validate();
         refinement.validate();
     }

@@ -42,7 +42,11 @@ struct Objective {
     double symmetric = 0;
 
     /// |W X_fp - Q X|^2 - |W (X_fp - X)|^2 = tr(E H E') + 2 tr(E D' W'). The subtracted term does not depend
-    /// on Q, so Q = W gives 0, and better is negative. Absent without reference inputs.
+    /// on Q, so Q = W gives 0, and better is negative.
+    ///
+    /// Moments with the residual stream h take it with them, (H_fp + W X_fp) - (H_s + Q X) for W X_fp - Q X: the
+    /// term tr(2 E D_h') more. What of both the moments lack counts as without deviation; absent without
+    /// either.
     std::optional<double> asymmetric;
 };
 
@@ -74,7 +78,7 @@ struct Report {
     int damping_retries = 0;          ///< how often it had to be raised
     std::vector<Index> dead_columns;  ///< inputs that were always zero; their weights became zero
     Index tokens = 0;                 ///< tokens with a positive weight that the moments were made of
-    bool asymmetric_target = false;   ///< the method minimizes Objective::asymmetric, else ::symmetric
+    bool asymmetric_target = false;   ///< the solve minimizes Objective::asymmetric, else ::symmetric
     std::optional<Objective> round_to_nearest;  ///< before: the same grid and groups without any compensation
     std::optional<Objective> objective;         ///< after: the codes of this result
     std::vector<RefinementStep> refinement;     ///< step by step, from Start; empty without rounds

@@ -51,11 +51,13 @@ template <class T>
 
 namespace detail {
 
-/// Throws std::invalid_argument unless `view`, called `what` in the message, is a matrix of `cols` columns.
+/// Throws std::invalid_argument unless `view`, called `what` in the message, is a matrix of `cols` columns,
+/// whose number is what `meaning` names.
 template <class T>
-void require_matrix(const std::string& what, MatrixView<T> view, Index cols) {
+void require_matrix(const std::string& what, MatrixView<T> view, Index cols,
+                    const char* meaning = "in_features") {
     require(view.rows >= 0, what + ".rows is", view.rows, "at least 0");
-    require(view.cols == cols, what + ".cols is", view.cols, std::to_string(cols) + " (in_features)");
+    require(view.cols == cols, what + ".cols is", view.cols, std::to_string(cols) + " (" + meaning + ")");
     require(view.stride >= view.cols, what + ".stride is", view.stride,
             "at least its columns, " + std::to_string(view.cols));
     require(view.rows == 0 || view.data, what + ".data is", "null", "the elements of a matrix");

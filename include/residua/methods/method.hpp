@@ -21,7 +21,8 @@ enum class Residuals {
 ///
 /// with H = R R', R upper triangular, and M = D R^-T, the residual matrix. Symbols are columns; w_i is the
 /// original and q_i the quantized weight of column i, and v_i its current weight: c_i, unless
-/// SolverOptions::published says otherwise.
+/// SolverOptions::published says otherwise. Moments with the residual stream add alpha_h (D_h R^-T)_k to the
+/// sums, whatever the method.
 ///
 /// For a type M to be a Method:
 ///   1. M::residuals names the columns that have a residual; anything but None needs moments with reference

@@ -36,20 +36,27 @@ class Factorization {
   public:
     using Matrix = typename B::template Matrix<T>;
 
-    /// Reads `gram` and, unless it is empty, `cross`: (n, n) moments, both triangles of `gram` valid. `cross`
-    /// must outlive this.
+    /// Reads `gram` and, unless they are empty, `cross` and `stream_cross`: moments H and D (n, n), both
+    /// triangles of `gram` valid, and D_h (m, n). Those two must outlive this.
     Factorization(B& backend, MatrixView<const T> gram, MatrixView<const T> cross,
-                  const FactorizationKey& key)
-        : backend_(backend), cross_(cross), n_(gram.rows), status_(factor(gram, {}, key)) {}
+                  const FactorizationKey& key, MatrixView<const T> stream_cross = {})
+        : backend_(backend),
+          cross_(cross),
+          stream_cross_(stream_cross),
+          n_(gram.rows),
+          status_(factor(gram, {}, key)) {}
 
-    /// Takes the moments' memory for its own results: R replaces H, M replaces D. One n x n matrix more is
+    /// Takes the moments' memory for its own results: R replaces H, M replaces D; D_h is kept. One n x n matrix more is
     /// needed for a moment unless the ordering is Natural. Only one of residuals_before(), residuals() and
     /// cross_transposed() can be asked for.
-    Factorization(B& backend, Matrix gram, Matrix cross, const FactorizationKey& key)
+    Factorization(B& backend, Matrix gram, Matrix cross, const FactorizationKey& key,
+                  Matrix stream_cross = {})
         : backend_(backend),
           cross_(std::as_const(cross).view()),
+          stream_cross_(std::as_const(stream_cross).view()),
           n_(gram.rows()),
           consumed_cross_(std::move(cross)),
+          consumed_stream_cross_(std::move(stream_cross)),
           status_(factor(std::as_const(gram).view(), std::move(gram), key)) {}
 
     Status status() const { return status_; }
@@ -69,6 +76,9 @@ class Factorization {
 
     /// R in the order of quantization: the upper triangle is to be read.
     MatrixView<const T> factor() const { return gram_.factor(); }
+
+    /// D_h, as the moments have it: original columns, dead ones too; or an empty view.
+    MatrixView<const T> stream_cross() const { return stream_cross_; }
 
     /// M' in the order of quantization: the strict lower triangle is to be read.
     MatrixView<const T> residuals_before() const {
@@ -180,6 +190,7 @@ class Factorization {
 
     B& backend_;
     MatrixView<const T> cross_;
+    MatrixView<const T> stream_cross_;
     Index n_;
     double damping_ = 0;
     int retries_ = 0;
@@ -188,6 +199,7 @@ class Factorization {
     std::vector<Index> order_;
     FactoredGram<T, B> gram_;
     mutable Matrix consumed_cross_;
+    Matrix consumed_stream_cross_;
     Status status_;  // initialized last: factor() fills the members above
 
     mutable std::mutex mutex_;

@@ -2,22 +2,37 @@
 
 #include <memory>
 #include <mutex>
+#include <optional>
 #include <utility>
 
 #include "residua/solver/factorization.hpp"
 
 namespace residua {
 
+/// The residual stream that a layer's output is added to (o_proj and down_proj of a transformer): h in the
+/// partly quantized model and h_fp in the full-precision one, both (tokens, out_features) and before the
+/// layer's output is added.
+template <Element In>
+struct ResidualStream {
+    MatrixView<const In> h;
+    MatrixView<const In> h_fp;
+};
+
+template <class In, class Ref>
+ResidualStream(MatrixView<In>, MatrixView<Ref>) -> ResidualStream<std::remove_const_t<In>>;
+
 /// Second moments of a layer's inputs, all that the solvers need to know of the calibration tokens:
 ///
-///     H = sum_t w_t x_t x_t'            (in_features, in_features)
-///     D = sum_t w_t (x_fp_t - x_t) x_t' (in_features, in_features), with reference inputs only
+///     H   = sum_t w_t x_t x_t'            (in_features, in_features)
+///     D   = sum_t w_t (x_fp_t - x_t) x_t' (in_features, in_features), with reference inputs only
+///     D_h = sum_t w_t (h_fp_t - h_t) x_t' (out_features, in_features), with the residual stream only
 ///
 /// x is what the layer sees in the partly quantized model, x_fp what the same tokens give in the
-/// full-precision model. Sums over batches, devices or processes add up by merge(). Solvers that share
-/// moments share their factorization too.
+/// full-precision model; h and h_fp are what the layer's output is added to, see ResidualStream. D_h belongs
+/// to the one layer that writes to h, H and D to all that read x. Sums over batches, devices or processes add
+/// up by merge(). Solvers that share moments share their factorization too.
 ///
-/// Costs n^2 operations a token for H and 2 n^2 for D.
+/// Costs n^2 operations a token for H, 2 n^2 for D and 2 m n for D_h.
 ///
 /// What is const may be called from several threads at a time, by solvers too, if the backend serves several
 /// threads; accumulate(), merge() and consume() need the moments to themselves.
@@ -34,8 +49,10 @@ class Moments {
         backend.set_zero(gram_.view());
     }
 
-    /// Moments saved earlier. `gram` (n, n) symmetric; `cross` (n, n) or empty; host values.
-    Moments(B& backend, MatrixView<const T> gram, MatrixView<const T> cross, Index tokens)
+    /// Moments saved earlier. `gram` (n, n) symmetric; `cross` (n, n) or empty; `stream_cross`
+    /// (out_features, n) or empty; host values.
+    Moments(B& backend, MatrixView<const T> gram, MatrixView<const T> cross, Index tokens,
+            MatrixView<const T> stream_cross = {})
         : Moments(backend, gram.rows) {
         require(gram.cols == n_, "Moments: gram has columns:", gram.cols, "as many as rows");
         require(tokens >= 0, "Moments: tokens is", tokens, "at least 0");
@@ -43,8 +60,16 @@ class Moments {
         if (cross.data) {
             require(cross.rows == n_ && cross.cols == n_, "Moments: cross has rows:", cross.rows,
                     "the size of gram");
-            create_cross();
+            cross_ = zeros(n_);
             write(cross, cross_);
+        }
+        if (stream_cross.data) {
+            require(stream_cross.rows >= 1, "Moments: stream_cross has rows:", stream_cross.rows,
+                    "at least 1");
+            require(stream_cross.cols == n_, "Moments: stream_cross has columns:", stream_cross.cols,
+                    "those of gram");
+            stream_cross_ = zeros(stream_cross.rows);
+            write(stream_cross, stream_cross_);
         }
         tokens_ = tokens;
         mirrored_ = true;
@@ -53,6 +78,7 @@ class Moments {
     B& backend() const { return *backend_; }
     Index in_features() const { return n_; }
     bool has_reference() const { return cross_.rows() != 0; }
+    bool has_residual_stream() const { return stream_cross_.rows() != 0; }
 
     /// Tokens of positive weight so far.
     Index tokens() const { return tokens_; }
@@ -62,14 +88,7 @@ class Moments {
     template <class In>
     requires Element<std::remove_const_t<In>>
     void accumulate(MatrixView<In> inputs, std::span<const float> weights = {}) {
-        const auto x = read_only(inputs);
-        check("x", x, x.rows);
-        const Index counted = count(x.rows, weights);
-        require(!has_reference(), "Moments::accumulate: x_fp is", "absent",
-                "reference inputs, as in the batches before");
-        changed();
-        backend_->accumulate_gram(x, weights, gram_.view());
-        tokens_ += counted;
+        add(Batch<std::remove_const_t<In>>{read_only(inputs), {}, {}}, weights);
     }
 
     /// Adds a batch of inputs x and reference inputs x_fp, both (tokens, in_features), to H and D.
@@ -77,22 +96,29 @@ class Moments {
     requires Element<std::remove_const_t<In>> &&
         std::same_as<std::remove_const_t<In>, std::remove_const_t<Ref>>
     void accumulate(MatrixView<In> inputs, MatrixView<Ref> references, std::span<const float> weights = {}) {
-        const auto x = read_only(inputs);
-        const auto x_fp = read_only(references);
-        check("x", x, x.rows);
-        check("x_fp", x_fp, x.rows);
-        const Index counted = count(x.rows, weights);
-        require(has_reference() || tokens_ == 0, "Moments::accumulate: x_fp is", "given",
-                "absent, as in the batches before");
-        changed();
-        if (!has_reference()) create_cross();
-        backend_->accumulate_gram(x, weights, gram_.view());
-        backend_->accumulate_cross(x, x_fp, weights, cross_.view());
-        tokens_ += counted;
+        add(Batch<std::remove_const_t<In>>{read_only(inputs), read_only(references), {}}, weights);
     }
 
-    /// Adds the sums of `other`, which must be of the same size and kind (both with or both without reference
-    /// inputs, unless one of them is still empty).
+    /// The same, and the residual stream that the layer writes to, of the same tokens, to D_h.
+    template <class In, class Ref>
+    requires Element<std::remove_const_t<In>> &&
+        std::same_as<std::remove_const_t<In>, std::remove_const_t<Ref>>
+    void accumulate(MatrixView<In> inputs, MatrixView<Ref> references,
+                    const ResidualStream<std::remove_const_t<In>>& stream,
+                    std::span<const float> weights = {}) {
+        add(Batch<std::remove_const_t<In>>{read_only(inputs), read_only(references), stream}, weights);
+    }
+
+    /// H and D_h alone, for methods that do not read D.
+    template <class In>
+    requires Element<std::remove_const_t<In>>
+    void accumulate(MatrixView<In> inputs, const ResidualStream<std::remove_const_t<In>>& stream,
+                    std::span<const float> weights = {}) {
+        add(Batch<std::remove_const_t<In>>{read_only(inputs), {}, stream}, weights);
+    }
+
+    /// Adds the sums of `other`, which must be of the same sizes and kind (both with or both without reference
+    /// inputs, and the same of the residual stream, unless one of them is still empty).
     void merge(const Moments& other) {
         require(other.n_ == n_, "Moments::merge: other.in_features is", other.n_,
                 std::to_string(n_) + ", the in_features of this");
@@ -100,14 +126,18 @@ class Moments {
         require(tokens_ == 0 || has_reference() == other.has_reference(),
                 "Moments::merge: other's reference inputs are", other.has_reference() ? "given" : "absent",
                 has_reference() ? "given, as in this" : "absent, as in this");
+        require(tokens_ == 0 || has_residual_stream() == other.has_residual_stream(),
+                "Moments::merge: other's residual stream is",
+                other.has_residual_stream() ? "given" : "absent",
+                has_residual_stream() ? "given, as in this" : "absent, as in this");
+        const Index width = other.stream_cross_.rows();
+        require(tokens_ == 0 || stream_cross_.rows() == width,
+                "Moments::merge: other's residual stream has columns:", width,
+                std::to_string(stream_cross_.rows()) + ", as in this");
         changed();
         backend_->add(std::as_const(other.gram_).view(), gram_.view());
-        if (other.has_reference()) {
-            if (!has_reference()) create_cross();
-            backend_->add(std::as_const(other.cross_).view(), cross_.view());
-        } else {
-            cross_ = {};  // of batches without a token
-        }
+        merge(other.cross_, cross_);
+        merge(other.stream_cross_, stream_cross_);
         tokens_ += other.tokens_;
     }
 
@@ -120,13 +150,16 @@ class Moments {
     /// D, or an empty view.
     MatrixView<const T> cross() const { return std::as_const(cross_).view(); }
 
+    /// D_h, (out_features, in_features), or an empty view.
+    MatrixView<const T> stream_cross() const { return std::as_const(stream_cross_).view(); }
+
     /// H as R R', made at the first call and kept until the moments change or another key is asked for.
     std::shared_ptr<const Factorization<T, B>> factorization(const FactorizationKey& key) const {
         const std::lock_guard lock(mutex());
         if (!state_->factorization || !(state_->key == key)) {
             state_->factorization.reset();  // before the next one takes its memory
-            state_->factorization =
-                std::make_shared<const Factorization<T, B>>(*backend_, mirrored_gram(), cross(), key);
+            state_->factorization = std::make_shared<const Factorization<T, B>>(*backend_, mirrored_gram(),
+                                                                                cross(), key, stream_cross());
             state_->key = key;
         }
         return state_->factorization;
@@ -138,7 +171,7 @@ class Moments {
         forget_factorization();
         tokens_ = 0;
         return std::make_shared<const Factorization<T, B>>(*backend_, std::move(gram_), std::move(cross_),
-                                                           key);
+                                                           key, std::move(stream_cross_));
     }
 
     /// Frees the memory of the factorization; the next solve makes it anew.
@@ -148,6 +181,14 @@ class Moments {
     }
 
   private:
+    using Matrix = typename B::template Matrix<T>;
+
+    template <class In>
+    struct Batch {
+        MatrixView<const In> x;
+        std::optional<MatrixView<const In>> x_fp;
+        std::optional<ResidualStream<In>> stream;
+    };
     struct State {
         std::mutex mutex;
         FactorizationKey key{SolverOptions{}};
@@ -169,12 +210,43 @@ class Moments {
         mirrored_ = false;
     }
 
-    void create_cross() {
-        cross_ = backend_->template workspace<T>(n_, n_);
-        backend_->set_zero(cross_.view());
+    template <class In>
+    void add(const Batch<In>& batch, std::span<const float> weights) {
+        const auto& [x, x_fp, stream] = batch;
+        check("x", x, x.rows, n_);
+        if (x_fp) check("x_fp", *x_fp, x.rows, n_);
+        if (stream) {
+            const Index width = has_residual_stream() ? stream_cross_.rows() : stream->h.cols;
+            require(width >= 1, "Moments::accumulate: h.cols is", width, "at least 1");
+            check("h", stream->h, x.rows, width, "out_features");
+            check("h_fp", stream->h_fp, x.rows, width, "out_features");
+        }
+        const Index counted = count(x.rows, weights);
+        check_kind("x_fp", x_fp.has_value(), has_reference(), "reference inputs");
+        check_kind("the residual stream", stream.has_value(), has_residual_stream(), "given");
+        changed();
+        if (x_fp && !has_reference()) cross_ = zeros(n_);
+        if (stream && !has_residual_stream()) stream_cross_ = zeros(stream->h.cols);
+        backend_->accumulate_gram(x, weights, gram_.view());
+        if (x_fp) backend_->accumulate_cross(x, *x_fp, x, weights, cross_.view());
+        if (stream) backend_->accumulate_cross(stream->h, stream->h_fp, x, weights, stream_cross_.view());
+        tokens_ += counted;
     }
 
-    void write(MatrixView<const T> source, typename B::template Matrix<T>& target) {
+    /// Adds sums of which there may be none; what batches without a token left in `to` is of no account.
+    void merge(const Matrix& from, Matrix& to) {
+        if (from.rows() != to.rows()) to = from.rows() > 0 ? zeros(from.rows()) : Matrix();
+        if (from.rows() > 0) backend_->add(from.view(), to.view());
+    }
+
+    /// (rows, in_features)
+    Matrix zeros(Index rows) const {
+        Matrix matrix = backend_->template workspace<T>(rows, n_);
+        backend_->set_zero(matrix.view());
+        return matrix;
+    }
+
+    void write(MatrixView<const T> source, Matrix& target) {
         std::vector<T> values;
         for (Index i = 0; i < source.rows; ++i)
             values.insert(values.end(), source.row(i), source.row(i) + source.cols);
@@ -182,12 +254,21 @@ class Moments {
     }
 
     template <class In>
-    void check(const char* name, MatrixView<const In> x, Index tokens) const {
+    void check(const char* name, MatrixView<const In> x, Index tokens, Index cols,
+               const char* meaning = "in_features") const {
         require(gram_.rows() == n_, "Moments::accumulate: the moments were", "used up by a solver",
                 "moments with their memory");
         const std::string what = std::string("Moments::accumulate: ") + name;
-        detail::require_matrix(what, x, n_);
+        detail::require_matrix(what, x, cols, meaning);
         require(x.rows == tokens, what + " has rows:", x.rows, std::to_string(tokens) + " (tokens of x)");
+    }
+
+    /// That all batches with tokens have the same.
+    void check_kind(const char* name, bool given, bool before, const char* expected) const {
+        require(given || !before, std::string("Moments::accumulate: ") + name + " is", "absent",
+                std::string(expected) + ", as in the batches before");
+        require(before || !given || tokens_ == 0, std::string("Moments::accumulate: ") + name + " is",
+                "given", "absent, as in the batches before");
     }
 
     static Index count(Index tokens, std::span<const float> weights) {
@@ -207,8 +288,9 @@ class Moments {
     B* backend_;
     Index n_;
     Index tokens_ = 0;
-    mutable typename B::template Matrix<T> gram_;
-    typename B::template Matrix<T> cross_;
+    mutable Matrix gram_;
+    Matrix cross_;
+    Matrix stream_cross_;
     mutable bool mirrored_ = false;
     std::unique_ptr<State> state_ = std::make_unique<State>();
 };

@@ -11,7 +11,7 @@ namespace residua {
 
 namespace detail {
 
-/// Adds the objective of `error` = (W - Q)' to `sum`. `shifted` = D' W' or empty, `scratch` (>= block, rows).
+/// Adds the objective of `error` = (W - Q)' to `sum`. `shifted` = D' W' + D_h' or empty, `scratch` (>= block, rows).
 ///
 /// tr(E H E') takes the upper triangle of H twice off the diagonal blocks: m n^2 operations.
 template <Real T, Backend<T> B>
@@ -38,7 +38,8 @@ void add_objective(B& backend, MatrixView<const T> h, MatrixView<const T> error,
 /// Objectives on the tokens of `moments` of quantized matrices in place of `weights` (out_features,
 /// in_features).
 ///
-/// Costs m n^2 operations each, and 2 m n^2 once if the moments have reference inputs.
+/// Costs m n^2 operations each, and 2 m n^2 once if the moments have reference inputs. Throws
+/// std::invalid_argument where shapes do not match, those of the moments' residual stream too.
 template <Element In, Real T, Backend<T> B, Grid<T> G>
 std::vector<Objective> objectives(const Moments<T, B>& moments, MatrixView<const In> weights,
                                   std::initializer_list<const QuantizedMatrix<T, B, G>*> candidates) {
@@ -53,14 +54,18 @@ std::vector<Objective> objectives(const Moments<T, B>& moments, MatrixView<const
                 std::to_string(m) + ", and the columns of the weights");
     }
 
+    const MatrixView<const T> stream = moments.stream_cross();
+    require(!stream.data || stream.rows == m, "objectives: weights has rows:", m,
+            std::to_string(stream.rows) + " (columns of the residual stream)");
+
     B& backend = moments.backend();
-    const bool reference = moments.has_reference();
+    const bool shifts = moments.has_reference() || moments.has_residual_stream();
     const Index slab = std::min(m, backend.slab_rows(n, m));
     const std::vector<Index> natural = detail::natural_order(n);
     auto flag = backend.template allocate<Code>(1, 1);
     auto original = backend.template workspace<T>(n, slab);
     auto error = backend.template workspace<T>(n, slab);
-    auto shifted = backend.template workspace<T>(reference ? n : 0, slab);
+    auto shifted = backend.template workspace<T>(shifts ? n : 0, slab);
     auto scratch = backend.template workspace<T>(std::min(block, n), slab);
     auto codes = backend.template allocate<Code>(n, slab);
 
@@ -70,7 +75,10 @@ std::vector<Objective> objectives(const Moments<T, B>& moments, MatrixView<const
         const auto part = [&](auto& matrix) { return matrix.view().block(0, 0, matrix.rows(), rows); };
         const MatrixView<const T> w = part(original);
         backend.load_columns(weights.row_range(first, rows), natural, part(original), flag.view().data);
-        if (reference) backend.multiply(T(1), Transpose::Yes, moments.cross(), w, T(0), part(shifted));
+        if (stream.data)
+            backend.load_columns(stream.row_range(first, rows), natural, part(shifted), flag.view().data);
+        if (moments.has_reference())
+            backend.multiply(T(1), Transpose::Yes, moments.cross(), w, T(stream.data ? 1 : 0), part(shifted));
         auto sum = sums.begin();
         for (const auto* q : candidates) {
             const Index groups = q->scales.cols();
@@ -84,7 +92,7 @@ std::vector<Objective> objectives(const Moments<T, B>& moments, MatrixView<const
             backend.subtract_decoded(q->grid, MatrixView<const Code>(part(codes)), group_of,
                                      std::as_const(scales).view(), std::as_const(zeros).view(), part(error));
             detail::add_objective(backend, moments.gram(), MatrixView<const T>(part(error)),
-                                  reference ? MatrixView<const T>(part(shifted)) : MatrixView<const T>(),
+                                  shifts ? MatrixView<const T>(part(shifted)) : MatrixView<const T>(),
                                   part(scratch), *sum++);
         }
     }

@@ -13,7 +13,8 @@ namespace residua::detail {
 
 /// The recurrence that all methods share (methods/method.hpp), for whole layers:
 ///
-///     c_k = w_k + G_k / R_kk,   G_k = sum_{i<k} f_i R_ik + sum_i a_i M_ik,   f_i = w_i - s_i
+///     c_k = w_k + G_k / R_kk,   G_k = sum_{i<k} f_i R_ik + sum_i a_i M_ik + alpha_h (D_h R^-T)_k,
+///                               f_i = w_i - s_i
 ///
 /// Output rows are independent and taken in slabs. The sums are split at panel and block boundaries: a panel
 /// starts with one product over all columns before it, a block inside it is swept by the backend and then
@@ -34,7 +35,11 @@ class Recurrence {
     /// Makes the n x n matrices of the method, which all solves with this factorization share.
     void prepare(Index out_features) {
         if constexpr (forwards) residuals_before_ = f_.residuals_before();
-        if (shifts || (forwards && refines())) all_residuals_ = {f_, out_features};
+        if (shifts || (forwards && refines())) {
+            known_ = {f_, options_.stream_alpha, out_features};
+        } else {
+            known_ = {f_, options_.stream_alpha};
+        }
     }
 
     /// Fills `result` with codes and parameters, or with the status that says why not.
@@ -55,7 +60,7 @@ class Recurrence {
         Status& status = result.report.status;
         for (Index first = 0; first < m && status == Status::Success; first += slab) {
             const Index rows = std::min(slab, m - first);
-            status = solve_slab(backend, weights.row_range(first, rows));
+            status = solve_slab(backend, weights.row_range(first, rows), first);
             const MatrixView<Code> codes = result.codes.view().row_range(first, rows);
             backend.store_columns(std::as_const(codes_).view().block(0, 0, n_, rows), f_.order(), codes);
             if (refiner_ && status == Status::Success) {
@@ -90,19 +95,27 @@ class Recurrence {
 
     bool refines() const { return options_.refinement.rounds > 0; }
 
+    /// Whether some of the sums are known before the first column.
+    bool knows_sums() const { return shifts || (f_.stream_cross().data && options_.stream_alpha > 0); }
+
+    /// a_i = alpha w_i where v_i = w_i.
+    T alpha() const {
+        if constexpr (M::residuals == Residuals::None) return T(0);
+        if constexpr (M::residuals != Residuals::None) return method_.residual(T(1), T(1));
+    }
+
     void allocate(B& backend, Index rows) {
         const Index panel = longest_reach();
         columns_ = backend.template workspace<T>(n_, rows);
         sums_ = backend.template workspace<T>(panel, rows);
         if constexpr (forwards) residual_ = backend.template workspace<T>(n_, rows);
-        if constexpr (shifts) {
-            residual_sums_ = backend.template workspace<T>(n_, rows);
-            if (!refines() && !groups_.members.empty()) target_ = backend.template workspace<T>(n_, rows);
-        }
+        if (knows_sums()) known_sums_ = backend.template workspace<T>(n_, rows);
+        if (knows_sums() && (forwards || !refines()) && !groups_.members.empty())
+            target_ = backend.template workspace<T>(n_, rows);
         codes_ = backend.template allocate<Code>(n_, rows);
         scales_ = backend.template workspace<T>(groups_.count, rows);
         zeros_ = backend.template workspace<T>(groups_.count, rows);
-        flags_ = backend.template allocate<Code>(1, 2);
+        flags_ = backend.template allocate<Code>(1, 3);
         if (refines())
             refiner_.emplace(grid_, options_.refinement, options_.block_size, f_, groups_.of_column, rows);
     }
@@ -132,13 +145,13 @@ class Recurrence {
     }
 
     template <Element In>
-    Status solve_slab(B& backend, MatrixView<const In> weights) {
+    Status solve_slab(B& backend, MatrixView<const In> weights, Index first) {
         const Index rows = weights.rows;
         const MatrixView<T> columns = columns_.view().block(0, 0, n_, rows);
         const MatrixView<Code> flags = flags_.view();
         backend.set_zero(flags);
         backend.load_columns(weights, f_.order(), columns, flags.data);
-        start_slab(backend, columns);
+        start_slab(backend, columns, first);
 
         for (Index begin = 0; begin < n_; begin += panel_) {
             const Index end = std::min(n_, begin + panel_);
@@ -151,43 +164,47 @@ class Recurrence {
         }
         const std::vector<Code> raised = backend.read(flags);
         if (raised[0] != 0) return Status::NonFiniteWeights;
+        if (raised[2] != 0) return Status::NonFiniteMoments;
         if (raised[1] != 0) return Status::Overflow;
         return Status::Success;
     }
 
-    /// Residuals that are known beforehand, grids that do not wait for their first column, and the target of
-    /// the refinement.
-    void start_slab(B& backend, MatrixView<T> columns) {
+    /// Sums that are known beforehand, grids that do not wait for their first column, and the target of the
+    /// refinement. `first`: the slab's first output row.
+    void start_slab(B& backend, MatrixView<T> columns, Index first) {
         const bool per_channel = options_.group_size == SolverOptions::per_channel;
         const bool stale = options_.published.scales == GroupScales::Stale && per_channel;
         if (stale) fit_all(backend, columns);
         for (const Index p : f_.dead_positions()) backend.clear_row(columns, p);
-        if constexpr (shifts)
-            all_residuals_.sum(method_.residual(T(1), T(1)), columns,
-                               residual_sums_.view().block(0, 0, n_, columns.cols));
-        const MatrixView<const T> target = make_target(backend, columns);
-        if (!stale) fit_all(backend, target);
+        const auto part = [&](Matrix& matrix) { return matrix.view().block(0, 0, n_, columns.cols); };
+        Code* const flag = flags_.view().data + 2;
+        if (knows_sums()) known_.sum(shifts ? alpha() : T(0), columns, first, flag, part(known_sums_));
+        if (refiner_) make_target(backend, columns, first, refiner_->target().block(0, 0, n_, columns.cols));
+        if (!stale) fit_all(backend, early_target(backend, columns));
         if constexpr (requires { requires M::first_column_alone; })
-            start_with_first_column(backend, residual_sums_.view().block(0, 0, n_, columns.cols));
+            start_with_first_column(backend, part(known_sums_));
     }
 
-    /// The weights W* that the method approaches, a_i as if v_i = w_i: the refinement's target, and what grids
-    /// fitted beforehand see if residuals are known then. Returns the latter.
-    MatrixView<const T> make_target(B& backend, MatrixView<const T> columns) {
-        if (!refiner_ && (!shifts || groups_.members.empty())) return columns;
-        const MatrixView<T> target =
-            (refiner_ ? refiner_->target() : target_.view()).block(0, 0, n_, columns.cols);
-        if constexpr (M::residuals == Residuals::None) {
-            backend.copy(columns, target);
-        } else if constexpr (shifts) {
-            backend.copy(std::as_const(residual_sums_).view().block(0, 0, n_, columns.cols), target);
-            all_residuals_.complete(columns, target);
-            return target;
+    /// The weights W* that the method approaches, a_i as if v_i = w_i: the refinement's target.
+    void make_target(B& backend, MatrixView<const T> columns, Index first, MatrixView<T> target) {
+        if (forwards) {
+            known_.sum(alpha(), columns, first, flags_.view().data + 2, target);
+        } else if (knows_sums()) {
+            backend.copy(std::as_const(known_sums_).view().block(0, 0, n_, columns.cols), target);
         } else {
-            all_residuals_.sum(method_.residual(T(1), T(1)), columns, target);
-            all_residuals_.complete(columns, target);
+            return backend.copy(columns, target);
         }
-        return columns;
+        known_.complete(columns, target);
+    }
+
+    /// What grids that are fitted beforehand see: W* by the sums that are known then.
+    MatrixView<const T> early_target(B& backend, MatrixView<const T> columns) {
+        if (!knows_sums() || groups_.members.empty()) return columns;
+        if (refiner_ && !forwards) return refiner_->target().block(0, 0, n_, columns.cols);
+        const MatrixView<T> target = target_.view().block(0, 0, n_, columns.cols);
+        backend.copy(std::as_const(known_sums_).view().block(0, 0, n_, columns.cols), target);
+        known_.complete(columns, target);
+        return target;
     }
 
     /// For c_1 = w_1 + (W D)_1 / H_11: as W D = (W M) R', G_1 = R_11 / H_11 sum_k (W M)_k R_1k.
@@ -224,15 +241,15 @@ class Recurrence {
                     zeros_.view().block(0, 0, groups_.count, rows));
     }
 
-    /// Sums over all columns before the panel, and those of residuals known beforehand, for the columns that
-    /// the panel needs to know.
+    /// Sums over all columns before the panel, and those known beforehand, for the columns that the panel needs
+    /// to know.
     void start_panel(B& backend, MatrixView<const T> columns, Index begin, Index reach) {
         const Index width = reach - begin;
         const MatrixView<T> sums = sums_.view().block(0, 0, width, columns.cols);
-        if constexpr (shifts)
-            backend.copy(std::as_const(residual_sums_).view().block(begin, 0, width, columns.cols), sums);
+        if (knows_sums())
+            backend.copy(std::as_const(known_sums_).view().block(begin, 0, width, columns.cols), sums);
         backend.multiply(T(1), Transpose::Yes, f_.factor().block(0, begin, begin, width),
-                         columns.row_range(0, begin), T(shifts ? 1 : 0), sums);
+                         columns.row_range(0, begin), T(knows_sums() ? 1 : 0), sums);
         if constexpr (forwards) {
             backend.multiply(T(1), Transpose::No, residuals_before_.block(begin, 0, width, begin),
                              std::as_const(residual_).view().block(0, 0, begin, columns.cols), T(1), sums);
@@ -289,17 +306,18 @@ class Recurrence {
     Progress progress_;
 
     MatrixView<const T> residuals_before_;  // M', strictly below the diagonal
-    ResidualSums<T, B> all_residuals_;      // where all are known
+    ResidualSums<T, B> known_;              // where all a are known, and of the residual stream
 
     Matrix columns_;                           // (in_features, rows) w, then f
     Matrix residual_;                          // (in_features, rows) a
-    Matrix residual_sums_;                     // (in_features, rows) sum_i a_i M_ik where all a are known
+    Matrix known_sums_;                        // (in_features, rows) what of G is known beforehand
     Matrix sums_;                              // (panel, rows) G
     Matrix target_;                            // (in_features, rows) W* for grids fitted beforehand
     Matrix scales_;                            // (groups, rows)
     Matrix zeros_;                             // (groups, rows)
     typename B::template Matrix<Code> codes_;  // (in_features, rows)
-    typename B::template Matrix<Code> flags_;  // weights are not finite, compensation overflowed
+    typename B::template Matrix<Code>
+        flags_;  // weights are not finite, compensation overflowed, D_h is not finite
 
     std::optional<Refiner<T, B, G>> refiner_;
 };

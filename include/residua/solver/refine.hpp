@@ -13,7 +13,8 @@ namespace residua {
 
 /// How refine() goes about it.
 struct RefineOptions {
-    double alpha = 0;                       ///< of the target W + alpha W D H^-1; 0.5 for codes by QEP
+    double alpha = 0;         ///< of the target W + alpha W D H^-1 + ...; 0.5 for codes by QEP
+    double stream_alpha = 0;  ///< ... alpha_h D_h H^-1; 0.5 for codes by a solve with the residual stream
     Refinement refinement = {.rounds = 2};  ///< rounds, and what they may change
     Damping damping = {};
     Ordering ordering = Ordering::Natural;  ///< in which columns are visited
@@ -24,6 +25,8 @@ struct RefineOptions {
 
     void validate() const {
         require(alpha >= 0 && alpha <= 1, "RefineOptions: alpha is", alpha, "in [0, 1]");
+        require(stream_alpha >= 0 && stream_alpha <= 1, "RefineOptions: stream_alpha is", stream_alpha,
+                "in [0, 1]");
         require(block_size >= 1, "RefineOptions: block_size is", block_size, "at least 1");
         damping.validate();
         refinement.validate();
@@ -56,16 +59,18 @@ void require_layer(const QuantizedMatrix<T, B, G>& layer, Index rows, Index cols
 
 /// Refines codes and scales of `layer`, which come from a solve, a file or another method, towards `weights`
 /// (out_features, in_features) on the tokens of `moments`: a descent on tr(E H E'), E = W* - Q, that never
-/// raises the objective of an output row. W* = W + alpha W D H^-1; alpha > 0 needs reference inputs.
+/// raises the objective of an output row. W* = W + (alpha W D + alpha_h D_h) H^-1; alpha > 0 needs reference
+/// inputs, alpha_h = stream_alpha > 0 the residual stream.
 ///
 /// The steps are appended to layer.report.refinement. With any other status than Success, rows that were not
 /// done by then stay as they were.
 ///
 /// Costs n^3/3 operations for the factorization, which solves with the same damping and ordering share, and
-/// (1 + 2 rounds) m n^2, and refits; with alpha > 0, what QEP costs beyond GPTQ and m n^2.
+/// (1 + 2 rounds) m n^2, and refits; with alpha > 0, what QEP costs beyond GPTQ and m n^2; with alpha_h > 0
+/// 2 m n^2 at most.
 ///
-/// Throws std::invalid_argument where shapes do not match, no token was accumulated, alpha asks for reference
-/// inputs that the moments lack, or options are unusable.
+/// Throws std::invalid_argument where shapes do not match, no token was accumulated, alpha or stream_alpha asks
+/// for what the moments lack, or options are unusable.
 template <class In, Real T, Backend<T> B, Grid<T> G>
 requires Element<std::remove_const_t<In>>
 [[nodiscard]] Status refine(const Moments<T, B>& moments, MatrixView<In> weights,
@@ -77,6 +82,12 @@ requires Element<std::remove_const_t<In>>
     require(moments.tokens() >= 1, "refine: accumulated tokens:", moments.tokens(), "at least 1");
     require(options.alpha == 0 || moments.has_reference(), "refine: alpha is", options.alpha,
             "0, for the moments have no reference inputs: call accumulate(x, x_fp)");
+    const Index stream_width = moments.stream_cross().rows;
+    require(options.stream_alpha == 0 || moments.has_residual_stream(), "refine: stream_alpha is",
+            options.stream_alpha,
+            "0, for the moments have no residual stream: call accumulate(x, x_fp, ResidualStream{h, h_fp})");
+    require(options.stream_alpha == 0 || m == stream_width, "refine: weights has rows:", m,
+            std::to_string(stream_width) + " (columns of the residual stream)");
     options.validate();
     detail::require_layer(layer, m, n);
 
@@ -86,8 +97,9 @@ requires Element<std::remove_const_t<In>>
     key.damping = options.damping;
     const auto factorization = moments.factorization(FactorizationKey(key));
     if (factorization->status() != Status::Success) return factorization->status();
-    detail::ResidualSums<T, B> residuals;
-    if (options.alpha > 0) residuals = {*factorization, m};
+    const bool shifts = options.alpha > 0 || options.stream_alpha > 0;
+    detail::ResidualSums<T, B> sums(*factorization, options.stream_alpha);
+    if (options.alpha > 0) sums = {*factorization, options.stream_alpha, m};
 
     const Index groups = layer.scales.cols();
     const Index slab = std::min(m, backend.slab_rows(n, m));
@@ -95,8 +107,8 @@ requires Element<std::remove_const_t<In>>
     auto codes = backend.template allocate<Code>(n, slab);
     auto scales = backend.template workspace<T>(groups, slab);
     auto zeros = backend.template workspace<T>(groups, slab);
-    auto flag = backend.template allocate<Code>(1, 1);
-    backend.set_zero(flag.view());
+    auto flags = backend.template allocate<Code>(1, 2);  // weights are not finite, D_h is not
+    backend.set_zero(flags.view());
     detail::Refiner<T, B, G> refiner(layer.grid, options.refinement, options.block_size, *factorization,
                                      layer.group_index, slab);
 
@@ -114,15 +126,17 @@ requires Element<std::remove_const_t<In>>
         const MatrixView<T> w = part(columns);
         const MatrixView<T> target = refiner.target().block(0, 0, n, rows);
         backend.load_columns(read_only(weights).row_range(first, rows), factorization->order(), w,
-                             flag.view().data);
-        if (backend.read(flag.view())[0] != 0) return Status::NonFiniteWeights;
+                             flags.view().data);
         for (const Index p : factorization->dead_positions()) backend.clear_row(w, p);
-        if (options.alpha > 0) {
-            residuals.sum(static_cast<T>(options.alpha), w, target);
-            residuals.complete(w, target);
+        if (shifts) {
+            sums.sum(static_cast<T>(options.alpha), w, first, flags.view().data + 1, target);
+            sums.complete(w, target);
         } else {
             backend.copy(MatrixView<const T>(w), target);
         }
+        const std::vector<Code> raised = backend.read(flags.view());
+        if (raised[0] != 0) return Status::NonFiniteWeights;
+        if (raised[1] != 0) return Status::NonFiniteMoments;
         const auto rows_of = [&](auto& matrix) { return matrix.view().row_range(first, rows); };
         backend.transpose(read_only(rows_of(layer.scales)), part(scales));
         backend.transpose(read_only(rows_of(layer.zeros)), part(zeros));

@@ -23,6 +23,9 @@ namespace residua {
 ///
 ///     c_k = w_k + (sum_{i<k} (w_i - s_i) R_ik + sum_i a_i M_ik) / R_kk,   q_k = Q(c_k)
 ///
+/// Moments with the residual stream add alpha_h (D_h R^-T)_k to the sums of every method, see
+/// SolverOptions::stream_alpha.
+///
 /// A complete program:
 ///
 ///     #include <residua/residua.hpp>
@@ -76,7 +79,7 @@ class Solver {
     /// Quantizes the weights w (out_features, in_features) onto `grid`.
     ///
     /// Throws std::invalid_argument if the shape does not match, no token was accumulated, the method needs
-    /// reference inputs that the moments lack, or the grid has groups of another size than
+    /// reference inputs that the moments lack, their residual stream is another layer's, or the grid has groups of another size than
     /// SolverOptions::group_size. Everything numerical is in the report.
     template <class In, Grid<T> G>
     requires Element<std::remove_const_t<In>>
@@ -144,7 +147,8 @@ class Solver {
         QuantizedMatrix<T, B, G> result{.grid = grid};
         Report& report = result.report;
         report.tokens = tokens;
-        report.asymmetric_target = M::residuals != Residuals::None;
+        report.asymmetric_target = M::residuals != Residuals::None ||
+                                   (factorization.stream_cross().data && options_.stream_alpha > 0);
         report.status = factorization.status();
         report.damping = factorization.damping();
         report.damping_retries = factorization.retries();
@@ -168,6 +172,10 @@ class Solver {
         require(weights.rows >= 1, "Solver::quantize: weights has rows:", weights.rows, "at least 1");
         require(moments().tokens() >= 1, "Solver::quantize: accumulated tokens:", moments().tokens(),
                 "at least 1: call accumulate(x)");
+        const Index stream_width = moments().stream_cross().rows;
+        require(!moments().has_residual_stream() || weights.rows == stream_width,
+                "Solver::quantize: weights has rows:", weights.rows,
+                std::to_string(stream_width) + " (columns of the residual stream)");
         if (M::residuals == Residuals::None || moments().has_reference()) return;
         throw std::invalid_argument(
             std::string("residua: ") + M::name +

@@ -49,8 +49,10 @@ class PlanningBackend {
 
         Index rows() const { return rows_; }
         Index cols() const { return cols_; }
-        MatrixView<U> view() { return view_of<U>(rows_, cols_); }
-        MatrixView<const U> view() const { return view_of<const U>(rows_, cols_); }
+        MatrixView<U> view() { return tally_ ? view_of<U>(rows_, cols_) : MatrixView<U>(); }
+        MatrixView<const U> view() const {
+            return tally_ ? view_of<const U>(rows_, cols_) : MatrixView<const U>();
+        }
 
       private:
         std::size_t bytes() const { return static_cast<std::size_t>(rows_ * cols_) * sizeof(U); }
@@ -97,8 +99,8 @@ class PlanningBackend {
     template <class In, Real T>
     void accumulate_gram(MatrixView<const In>, std::span<const float>, MatrixView<T>) {}
     template <class In, Real T>
-    void accumulate_cross(MatrixView<const In>, MatrixView<const In>, std::span<const float>, MatrixView<T>) {
-    }
+    void accumulate_cross(MatrixView<const In>, MatrixView<const In>, MatrixView<const In>,
+                          std::span<const float>, MatrixView<T>) {}
     template <Real T>
     void add(MatrixView<const T>, MatrixView<T>) {}
     template <Real T>
@@ -190,29 +192,35 @@ class PlanningBackend {
 
 }  // namespace detail
 
+/// What the moments of a planned solve have besides H.
+struct PlannedMoments {
+    bool reference = false;        ///< D
+    bool residual_stream = false;  ///< D_h
+};
+
 /// Memory in bytes that Solver<M, T, B>::quantize of weights (out_features, in_features) onto `grid` takes at
 /// most on top of moments and weights: the factorization, M, the columns of a slab, the refinement, the
-/// objective, the result, and what the backend's operations take themselves. H and D take 2 n^2 elements more;
-/// weights that a CUDA backend copies from host memory are not counted.
+/// objective, the result, and what the backend's operations take themselves. H and D take 2 n^2 elements
+/// more, D_h m n; weights that a CUDA backend copies from host memory are not counted.
 ///
-/// The solve is walked through without its arithmetic, so that this is its own plan. `reference`: whether the
-/// moments have D. Throws std::invalid_argument for unusable options.
+/// The solve is walked through without its arithmetic, so that this is its own plan. `held`: what the moments
+/// have. Throws std::invalid_argument for unusable options.
 template <Method M, Real T, Backend<T> B, Grid<T> G = IntegerGrid>
-[[nodiscard]] std::size_t workspace_bytes(B& backend, Index out_features, Index in_features,
-                                          const SolverOptions& options = {},
-                                          bool reference = M::residuals != Residuals::None,
-                                          const G& grid = {}) {
+[[nodiscard]] std::size_t workspace_bytes(
+    B& backend, Index out_features, Index in_features, const SolverOptions& options = {},
+    PlannedMoments held = {.reference = M::residuals != Residuals::None}, const G& grid = {}) {
     using Planning = detail::PlanningBackend<B>;
     static_assert(Backend<Planning, T>, "a backend with just the operations of the concept");
     require(out_features >= 1, "workspace_bytes: out_features is", out_features, "at least 1");
     Planning planning(backend);
     Moments<T, Planning> moments(planning, in_features);
     const auto token = Planning::template view_of<const T>(1, in_features);
-    if (reference) {
-        moments.accumulate(token, token);
-    } else {
-        moments.accumulate(token);
-    }
+    const auto output = Planning::template view_of<const T>(1, out_features);
+    const ResidualStream<T> stream{output, output};
+    if (held.reference && held.residual_stream) moments.accumulate(token, token, stream);
+    if (held.reference && !held.residual_stream) moments.accumulate(token, token);
+    if (!held.reference && held.residual_stream) moments.accumulate(token, stream);
+    if (!held.reference && !held.residual_stream) moments.accumulate(token);
     SolverOptions planned = options;
     planned.progress = {};
     const Solver<M, T, Planning> solver(moments, std::move(planned));

@@ -19,7 +19,7 @@ class CudaAccumulation : public CudaDense {
     /// One batched product for the blocks of the upper triangle: about 1/2 + block / 2n of a full product.
     template <Element In, Real T>
     void accumulate_gram(MatrixView<const In> x, std::span<const float> weights, MatrixView<T> h) {
-        for_batches<T>(x, {}, weights, [&](auto batch, auto) {
+        for_batches<T>(x, {}, {}, weights, [&](auto batch, auto) {
             const Index block = h.rows < 8192 ? 512 : 1024;
             const Index even = h.rows / block * block;
             upper_blocks(batch, block, h.block(0, 0, even, even));
@@ -32,9 +32,9 @@ class CudaAccumulation : public CudaDense {
     /// rounded to the type of the activations, which is exact for most of them: neighbours in value differ by
     /// few units in their last place.
     template <Element In, Real T>
-    void accumulate_cross(MatrixView<const In> x, MatrixView<const In> x_fp, std::span<const float> weights,
-                          MatrixView<T> d) {
-        for_batches<T>(x, x_fp, weights, [&](auto batch, auto halved_deviations) {
+    void accumulate_cross(MatrixView<const In> y, MatrixView<const In> y_fp, MatrixView<const In> x,
+                          std::span<const float> weights, MatrixView<T> d) {
+        for_batches<T>(x, y, y_fp, weights, [&](auto batch, auto halved_deviations) {
             rank_update(T(2), halved_deviations, batch, d);
         });
     }
@@ -76,12 +76,14 @@ class CudaAccumulation : public CudaDense {
     }
 
     /// body(activations, halved deviations or an empty view) for batches of the tokens of positive weight.
+    /// Deviations are those of y_fp from y, which may be x; both may be empty.
     template <Real T, Element In, class Body>
-    void for_batches(MatrixView<const In> x, MatrixView<const In> x_fp, std::span<const float> weights,
-                     Body body) {
+    void for_batches(MatrixView<const In> x, MatrixView<const In> y, MatrixView<const In> y_fp,
+                     std::span<const float> weights, Body body) {
         constexpr bool tensor_cores = sizeof(In) == 2 && std::is_same_v<T, float>;
         const Weighting weighting = weighting_of(weights);
-        const Index row_bytes = x.cols * static_cast<Index>(std::max(sizeof(In), sizeof(T)));
+        const Index row_bytes =
+            std::max(x.cols, y.cols) * static_cast<Index>(std::max(sizeof(In), sizeof(T)));
         const Index size =
             std::clamp<Index>(static_cast<Index>(options().batch_bytes) / row_bytes, 64, most_tokens);
         for (Index first = 0; first < x.rows; first += size) {
@@ -89,21 +91,25 @@ class CudaAccumulation : public CudaDense {
             const auto part = weighting == Weighting::None ? weights
                                                            : weights.subspan(static_cast<std::size_t>(first),
                                                                              static_cast<std::size_t>(count));
-            Matrix<In> copies[2];
-            const auto near = near_device(x.row_range(first, count), copies[0]);
-            const auto near_fp = x_fp.data ? near_device(x_fp.row_range(first, count), copies[1]) : x_fp;
+            Matrix<In> copies[3];
+            const auto near = [&](MatrixView<const In> all, Matrix<In>& copy) {
+                return all.data ? near_device(all.row_range(first, count), copy) : all;
+            };
+            const auto near_x = near(x, copies[0]);
+            const auto near_y = y.data == x.data ? near_x : near(y, copies[1]);
+            const auto near_y_fp = near(y_fp, copies[2]);
             if (tensor_cores && weighting != Weighting::General) {
-                operands<In, In>(near, near_fp, part, weighting, body);
+                operands<In, In>(near_x, near_y, near_y_fp, part, weighting, body);
             } else {
-                operands<In, T>(near, near_fp, part, weighting, body);
+                operands<In, T>(near_x, near_y, near_y_fp, part, weighting, body);
             }
         }
     }
 
     /// One batch, with elements Out.
     template <Element In, class Out, class Body>
-    void operands(MatrixView<const In> x, MatrixView<const In> x_fp, std::span<const float> weights,
-                  Weighting weighting, Body body) {
+    void operands(MatrixView<const In> x, MatrixView<const In> y, MatrixView<const In> y_fp,
+                  std::span<const float> weights, Weighting weighting, Body body) {
         std::vector<std::int32_t> tokens;
         std::vector<float> positive;
         if (weighting != Weighting::None) {
@@ -120,7 +126,7 @@ class CudaAccumulation : public CudaDense {
                                                                         : std::span<const float>());
         const auto gather = [&](MatrixView<const In> from, MatrixView<const In> minus, float factor,
                                 Matrix<Out>& to) {
-            to = allocate<Out>(count, x.cols);
+            to = allocate<Out>(count, from.cols);
             cuda::gather_tokens(stream(), from, minus, token_list.view().data, weight_list.view().data,
                                 factor, to.view());
             return std::as_const(to).view();
@@ -131,7 +137,7 @@ class CudaAccumulation : public CudaDense {
         MatrixView<const Out> batch;
         if constexpr (std::is_same_v<In, Out>) batch = x;
         if (!std::is_same_v<In, Out> || weighting != Weighting::None) batch = gather(x, {}, 1.0f, converted);
-        body(batch, x_fp.data ? gather(x_fp, x, 0.5f, deviations) : MatrixView<const Out>());
+        body(batch, y_fp.data ? gather(y_fp, y, 0.5f, deviations) : MatrixView<const Out>());
     }
 
     static Weighting weighting_of(std::span<const float> weights) {

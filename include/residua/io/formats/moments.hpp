@@ -18,27 +18,31 @@ namespace residua::io {
 /// Writes the moments of a layer's inputs as a safetensors file, from which read_moments() makes the same
 /// again, bit for bit. For n = in_features:
 ///
-///     tokens  int64 ()         tokens of positive weight
-///     gram    T (n, n)         H = sum_t w_t x_t x_t', both triangles
-///     cross   T (n, n)         D = sum_t w_t (x_fp_t - x_t) x_t', with reference inputs only
+///     tokens        int64 ()  tokens of positive weight
+///     gram          T (n, n)  H = sum_t w_t x_t x_t', both triangles
+///     cross         T (n, n)  D = sum_t w_t (x_fp_t - x_t) x_t', with reference inputs only
+///     stream_cross  T (m, n)  D_h = sum_t w_t (h_fp_t - h_t) x_t', with the residual stream only
 ///
-/// Takes n^2 elements of host memory, whatever the backend. Atomic; throws FileError where the system
+/// Takes n^2 or m n elements of host memory, whatever the backend. Atomic; throws FileError where the system
 /// refuses, std::invalid_argument for moments that a solver has used up.
 template <Real T, Backend<T> B>
 void write_moments(const std::filesystem::path& path, const Moments<T, B>& moments) {
     const MatrixView<const T> gram = moments.gram();
-    const MatrixView<const T> cross = moments.cross();
     const Index n = moments.in_features();
     require(gram.rows == n, "write_moments: the moments were", "used up by a solver",
             "moments with their memory");
 
     std::vector<TensorSpec> tensors = {{"tokens", DType::I64, {}}, {"gram", dtype_of<T>(), {n, n}}};
     if (moments.has_reference()) tensors.push_back({"cross", dtype_of<T>(), {n, n}});
+    if (moments.has_residual_stream())
+        tensors.push_back({"stream_cross", dtype_of<T>(), {moments.stream_cross().rows, n}});
     SafetensorsWriter writer(path, std::move(tensors), {{"format", "residua.moments"}});
     const std::int64_t tokens[] = {moments.tokens()};
     writer.append("tokens", tokens);
     writer.append("gram", moments.backend().read(gram));
-    if (moments.has_reference()) writer.append("cross", moments.backend().read(cross));
+    if (moments.has_reference()) writer.append("cross", moments.backend().read(moments.cross()));
+    if (moments.has_residual_stream())
+        writer.append("stream_cross", moments.backend().read(moments.stream_cross()));
     writer.commit();
 }
 
@@ -82,13 +86,18 @@ template <Real T = float, Backend<T> B>
         detail::expect_shape(file, "cross", {n, n});
         cross = file.matrix_view<T>("cross");
     }
+    MatrixView<const T> stream_cross;
+    if (file.contains("stream_cross")) {
+        detail::expect_shape(file, "stream_cross", {detail::matrix_shape(file, "stream_cross").front(), n});
+        stream_cross = file.matrix_view<T>("stream_cross");
+    }
 
     detail::expect_shape(file, "tokens", {});
     const std::int64_t tokens = file.read<std::int64_t>("tokens").front();
     if (tokens < 0)
         detail::malformed(file.source(), "tensor 'tokens' holds ", tokens,
                           ", expected a number of at least 0");
-    return Moments<T, B>(backend, gram, cross, static_cast<Index>(tokens));
+    return Moments<T, B>(backend, gram, cross, static_cast<Index>(tokens), stream_cross);
 }
 
 }  // namespace residua::io

@@ -1,0 +1,3 @@
+#include "cuda/backends.hpp"
+//
+#include "../solver/stream_test.cpp"
