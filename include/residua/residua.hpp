@@ -11,6 +11,7 @@
 ///                                         GPTQResidualCompSolver, QEPSolver, QronosSolver
 ///     solver/refine.hpp                   refine, RefineOptions
 ///     solver/round_weights.hpp            round_weights
+///     solver/final_norm.hpp               final_norm_gains, NormGains
 ///     solver/quantized_matrix.hpp         QuantizedMatrix
 ///     solver/quantized_layer.hpp          QuantizedLayer, Grouping
 ///     solver/objective.hpp                objective, objectives
@@ -63,6 +64,7 @@
 #include "residua/core/code_packing.hpp"
 #include "residua/core/version.hpp"
 #include "residua/grids/grids.hpp"
+#include "residua/solver/final_norm.hpp"
 #include "residua/solver/solver.hpp"
 #include "residua/solver/workspace.hpp"
 #include "residua/transform/activation_quantizer.hpp"

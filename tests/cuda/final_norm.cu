@@ -1,0 +1,3 @@
+#include "cuda/backends.hpp"
+//
+#include "../solver/final_norm_test.cpp"
