@@ -18,11 +18,6 @@ if(RESIDUA_OPENMP)
     endif()
 endif()
 
-# Everything that nvcc compiles, as one target.
-if(RESIDUA_CUDA)
-    add_custom_target(cuda_programs)
-endif()
-
 # residua_add_program(<name> SOURCES <file>... [LIBRARIES <target>...] [CUDA])
 function(residua_add_program name)
     cmake_parse_arguments(PARSE_ARGV 1 arg "CUDA" "" "SOURCES;LIBRARIES")
@@ -30,7 +25,6 @@ function(residua_add_program name)
     target_link_libraries(${name} PRIVATE residua::residua residua::io residua_developer ${arg_LIBRARIES})
     if(arg_CUDA)
         target_link_libraries(${name} PRIVATE residua::cuda)
-        add_dependencies(cuda_programs ${name})
     endif()
 endfunction()
 
@@ -49,5 +43,5 @@ endfunction()
 # residua_compile_briefly(<source>...): sources that read options and files or run for an instant, whose
 # optimization takes longer than it ever saves.
 function(residua_compile_briefly)
-    set_source_files_properties(${ARGN} PROPERTIES COMPILE_OPTIONS "$<$<NOT:$<CONFIG:Debug>>:-O1>")
+    set_source_files_properties(${ARGN} PROPERTIES COMPILE_OPTIONS "$<IF:$<CONFIG:Debug>,-O0,-O1>")
 endfunction()

@@ -17,11 +17,11 @@ struct Layer {
     Index m = 0;
     Index n = 0;
     Index tokens = 0;
-    reference::Matrix w;     ///< (m, n)
-    reference::Matrix x;     ///< (tokens, n)
-    reference::Matrix x_fp;  ///< (tokens, n)
-    reference::Matrix h;     ///< (tokens, m) the residual stream
-    reference::Matrix h_fp;  ///< (tokens, m)
+    reference::Matrix w;          ///< (m, n)
+    reference::Matrix x;          ///< (tokens, n)
+    reference::Matrix x_fp;       ///< (tokens, n)
+    reference::Matrix h = {};     ///< (tokens, m) the residual stream
+    reference::Matrix h_fp = {};  ///< (tokens, m)
 };
 
 struct LayerShape {
