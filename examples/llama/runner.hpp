@@ -82,6 +82,11 @@ class Runner {
         for (const Input input : inputs) advance(input, block, a);
     }
 
+    /// From the residual stream through the last norm, to what the output layer reads.
+    void leave(const Model& model, Activations& a) const {
+        a.input = rms_norm(a.residual, model.norm, config_.norm_epsilon);
+    }
+
     /// (tokens, vocabulary) for rows [first, first + count) of the residual stream.
     Rows logits(const Model& model, const Rows& residual, Index first, Index count) const {
         return rms_norm(residual.middleRows(first, count), model.norm, config_.norm_epsilon) *

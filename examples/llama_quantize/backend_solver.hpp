@@ -19,8 +19,8 @@ class BackendSolver : public LayerSolver {
         moments_.emplace(backend_, in_features);
     }
 
-    void accumulate(residua::MatrixView<const float> x, residua::MatrixView<const float> x_fp) override {
-        compiled::accumulate(*moments_, x, x_fp);
+    void accumulate(const TokenBatch& batch) override {
+        compiled::accumulate(*moments_, batch.x, batch.x_fp, batch.stream);
     }
 
     SolvedLayer solve(const std::string& method, residua::MatrixView<const float> weights) override {
@@ -31,6 +31,10 @@ class BackendSolver : public LayerSolver {
             const residua::Solver<Method, float, B> solver(*moments_, settings_.options, chosen);
             return to_host(compiled::quantize(solver, weights, settings_.grid));
         });
+    }
+
+    residua::NormGains<float> final_norm_gains(residua::MatrixView<const float> head) override {
+        return compiled::final_norm_gains(*moments_, head);
     }
 
   private:

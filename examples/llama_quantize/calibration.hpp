@@ -33,21 +33,38 @@ class Calibration {
         });
     }
 
-    /// Gives the inputs to `solver`; if `paired`, with those of the full-precision model, through which all
-    /// windows must have gone.
-    void accumulate(LayerSolver& solver, bool paired) const {
-        const Index features = quantized_.front().input.cols();
-        solver.start(features);
+    /// Out of the last block, through the last norm of `model`.
+    void leave(const llama::Model& model) {
+        each([&](const llama::Runner& runner, bool, llama::Activations& a) { runner.leave(model, a); });
+    }
+
+    /// What is accumulated besides the inputs, for which all windows must have gone through both models.
+    struct Kinds {
+        bool reference = false;  ///< inputs of the full-precision model
+        bool stream = false;     ///< residual streams of both
+    };
+
+    /// Gives the inputs to `solver`.
+    void accumulate(LayerSolver& solver, const Kinds& kinds) const {
+        solver.start(quantized_.front().input.cols());
         std::size_t first = 0;
         while (first < quantized_.size()) {
             std::size_t last = first;
             Index tokens = 0;
             for (; last < quantized_.size() && tokens < batch_tokens; ++last)
                 tokens += quantized_[last].input.rows();
-            const llama::Rows x = stack(quantized_, first, last, tokens);
-            const llama::Rows x_fp = paired ? stack(reference_, first, last, tokens) : llama::Rows();
-            solver.accumulate(llama::view(x),
-                              paired ? llama::view(x_fp) : residua::MatrixView<const float>());
+            const auto stack = [&](bool is_wanted, const auto& windows,
+                                   llama::Rows llama::Activations::*rows) {
+                return is_wanted ? stacked(windows, first, last, rows) : llama::Rows();
+            };
+            const llama::Rows x = stack(true, quantized_, &llama::Activations::input);
+            const llama::Rows x_fp = stack(kinds.reference, reference_, &llama::Activations::input);
+            const llama::Rows h = stack(kinds.stream, quantized_, &llama::Activations::residual);
+            const llama::Rows h_fp = stack(kinds.stream, reference_, &llama::Activations::residual);
+            TokenBatch batch{.x = llama::view(x)};
+            if (kinds.reference) batch.x_fp = llama::view(x_fp);
+            if (kinds.stream) batch.stream = {llama::view(h), llama::view(h_fp)};
+            solver.accumulate(batch);
             first = last;
         }
     }
@@ -84,13 +101,17 @@ class Calibration {
         });
     }
 
-    static llama::Rows stack(const std::vector<llama::Activations>& windows, std::size_t first,
-                             std::size_t last, Index tokens) {
-        llama::Rows rows(tokens, windows[first].input.cols());
+    /// Rows of windows [first, last), one window below the other.
+    static llama::Rows stacked(const std::vector<llama::Activations>& windows, std::size_t first,
+                               std::size_t last, llama::Rows llama::Activations::*member) {
+        Index tokens = 0;
+        for (std::size_t i = first; i < last; ++i) tokens += (windows[i].*member).rows();
+        llama::Rows rows(tokens, (windows[first].*member).cols());
         Index at = 0;
         for (std::size_t i = first; i < last; ++i) {
-            rows.middleRows(at, windows[i].input.rows()) = windows[i].input;
-            at += windows[i].input.rows();
+            const llama::Rows& part = windows[i].*member;
+            rows.middleRows(at, part.rows()) = part;
+            at += part.rows();
         }
         return rows;
     }

@@ -61,13 +61,13 @@ class Checkpoint {
     }
 
     /// Writes what is not quantized, then the index, the configuration and the tokenizer's files. Tensors
-    /// keep their type, but those of a rotated model become float.
-    void finish(const llama::Model& model, const nlohmann::json& rotation) const {
+    /// keep their type, but those of a rotated model and a last norm that was fitted become float.
+    void finish(const llama::Model& model, const nlohmann::json& rotation, bool is_norm_fitted) const {
         const residua::io::SafetensorsCheckpoint source(source_);
         const bool is_rotated = !rotation.is_null();
         std::vector<residua::io::TensorInfo> tensors;
-        const auto add = [&](const std::string& name, const auto& matrix) {
-            if (!is_rotated) {
+        const auto add = [&](const std::string& name, const auto& matrix, bool is_changed) {
+            if (!is_changed) {
                 tensors.push_back(source.info(name));
                 return;
             }
@@ -76,16 +76,16 @@ class Checkpoint {
             tensors.push_back(residua::io::tensor_of(name, std::move(shape),
                                                      std::span(matrix.data(), std::size_t(matrix.size()))));
         };
-        add("model.embed_tokens.weight", model.embedding);
-        add("model.norm.weight", model.norm);
-        if (!model.config.tied_head) add("lm_head.weight", model.head);
+        add("model.embed_tokens.weight", model.embedding, is_rotated);
+        add("model.norm.weight", model.norm, is_rotated || is_norm_fitted);
+        if (!model.config.tied_head) add("lm_head.weight", model.head, is_rotated);
         for (Index i = 0; i < blocks_; ++i) {
             const llama::Block& block = model.blocks[std::size_t(i)];
-            add(llama::block_prefix(i) + "input_layernorm.weight", block.attention_norm);
-            add(llama::block_prefix(i) + "post_attention_layernorm.weight", block.mlp_norm);
+            add(llama::block_prefix(i) + "input_layernorm.weight", block.attention_norm, is_rotated);
+            add(llama::block_prefix(i) + "post_attention_layernorm.weight", block.mlp_norm, is_rotated);
             for (const llama::LayerName& layer : llama::layer_names) {
                 const llama::Vector& bias = (block.*layer.layer).bias;
-                if (bias.size() > 0) add(llama::block_prefix(i) + layer.name + ".bias", bias);
+                if (bias.size() > 0) add(llama::block_prefix(i) + layer.name + ".bias", bias, is_rotated);
             }
         }
         residua::io::write_safetensors(shard(blocks_), std::move(tensors), metadata());

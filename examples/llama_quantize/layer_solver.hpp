@@ -1,6 +1,7 @@
 #pragma once
 
 #include <memory>
+#include <residua/solver/final_norm.hpp>
 #include <residua/solver/quantized_layer.hpp>
 #include <string>
 
@@ -12,6 +13,15 @@ struct SolvedLayer {
     residua::QuantizedLayer<residua::IntegerGrid> layer = {};
 };
 
+/// The same tokens in both models; views are empty where they are not asked for.
+struct TokenBatch {
+    using View = residua::MatrixView<const float>;
+
+    View x;                                      ///< (tokens, in_features) of the quantized model
+    View x_fp = {};                              ///< of the full-precision model
+    residua::ResidualStream<float> stream = {};  ///< (tokens, out_features) that the layer writes to
+};
+
 /// Quantizes the layers that read one input, on some device.
 class LayerSolver {
   public:
@@ -20,11 +30,13 @@ class LayerSolver {
     /// Forgets the tokens so far; `in_features` features of another input come next.
     virtual void start(residua::Index in_features) = 0;
 
-    /// Tokens (tokens, in_features) of the quantized model and, unless empty, of the full-precision model.
-    virtual void accumulate(residua::MatrixView<const float> x, residua::MatrixView<const float> x_fp) = 0;
+    virtual void accumulate(const TokenBatch& batch) = 0;
 
     /// Quantizes weights (out, in_features) by one of method_names().
     virtual SolvedLayer solve(const std::string& method, residua::MatrixView<const float> weights) = 0;
+
+    /// For tokens of both models behind the last norm, and the output layer (vocabulary, in_features).
+    virtual residua::NormGains<float> final_norm_gains(residua::MatrixView<const float> head) = 0;
 };
 
 std::unique_ptr<LayerSolver> make_cpu_solver(const SolveSettings& settings, int threads);

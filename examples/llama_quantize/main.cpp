@@ -114,7 +114,10 @@ class Comparison {
                                                        : make_cpu_solver(settings_.solve, settings_.threads);
         try {
             ProgressLine line(method);
-            ModelQuantizer quantizer(method, *solver, executor_,
+            ModelQuantizer quantizer({.name = method,
+                                      .residual_stream = settings_.corrects_stream(method),
+                                      .final_norm = settings_.final_norm},
+                                     *solver, executor_,
                                      [&](const Progress& p) { line.quantizing(p, model.config.blocks); });
             row.layers =
                 quantizer.run(model, calibration_, settings_.activations, output ? &*output : nullptr);
@@ -122,7 +125,7 @@ class Comparison {
             row.status = error.what();
             return row;
         }
-        if (output) output->finish(model, rotation);
+        if (output) output->finish(model, rotation, settings_.final_norm);
         row.seconds = seconds_since(start);
         row.perplexity = evaluate(method, model, settings_.activations);
         return row;
@@ -185,6 +188,8 @@ class Comparison {
                             {"cache", quantizer(settings_.activations.cache)},
                             {"rotation", rotation},
                             {"device", settings_.device}};
+        if (settings_.corrects_stream(method)) json["stream_alpha"] = s.options.stream_alpha;
+        if (settings_.final_norm) json["final_norm"] = true;
         if (s.alpha) json["alpha"] = *s.alpha;
         if (s.beta) json["beta"] = *s.beta;
         return json.dump();

@@ -23,14 +23,31 @@ struct Progress {
     double objective = 0;  ///< of the layer before
 };
 
+/// What a model is quantized with.
+struct ModelMethod {
+    std::string name;              ///< one of method_names()
+    bool residual_stream = false;  ///< o_proj and down_proj correct what the residual stream carries
+    bool final_norm = false;       ///< the last norm's weights are fitted to what the blocks became
+
+    /// Whether layers by this method can correct the residual stream.
+    static bool reads_moments(const std::string& name) { return name != "rtn" && name != "none"; }
+
+    bool needs_reference() const {
+        return reads_moments(name) && with_method(name, {}, []<class Method>(const Method&) {
+                   return Method::residuals != residua::Residuals::None;
+               });
+    }
+};
+
 /// Quantizes the linear layers of all blocks of `model` in place, one block after the other and within a
 /// block in the order of the computation: q, k, v | o | gate, up | down. Blocks that `output` already holds
-/// are read from there. Throws std::runtime_error where a layer cannot be solved.
+/// are read from there. The weights of the last norm come last, where they are asked for. Throws
+/// std::runtime_error where a layer cannot be solved.
 class ModelQuantizer {
   public:
-    ModelQuantizer(const std::string& method, LayerSolver& solver, const residua::Executor& executor,
+    ModelQuantizer(ModelMethod method, LayerSolver& solver, const residua::Executor& executor,
                    std::function<void(const Progress&)> progress)
-        : method_(method), solver_(solver), executor_(executor), progress_(std::move(progress)) {}
+        : method_(std::move(method)), solver_(solver), executor_(executor), progress_(std::move(progress)) {}
 
     std::vector<LayerRecord> run(llama::Model& model, const llama::Windows& windows,
                                  const llama::ActivationSettings& activations, const Checkpoint* output) {
@@ -39,7 +56,10 @@ class ModelQuantizer {
         const llama::Runner runner(model.config, positions, activations);
         const auto count = residua::Index(windows.size());
         const auto sample = std::min(count, residua::Index(Calibration::sample_windows));
-        const bool paired = needs_reference(method_);
+        const bool reads_moments = ModelMethod::reads_moments(method_.name);
+        const bool reads_reference = method_.needs_reference();
+        const bool corrects_stream = reads_moments && method_.residual_stream;
+        const bool paired = reads_reference || corrects_stream || method_.final_norm;
         Calibration calibration(model, windows, paired ? count : sample, reference_runner, runner, executor_);
         records_.clear();
         total_ = model.config.blocks;
@@ -51,7 +71,10 @@ class ModelQuantizer {
             if (is_done) quantized = output->read_block(block_);
             calibration.enter(reference, block);
             for (const llama::Input input : llama::inputs) {
-                if (!is_done && method_ != "rtn") calibration.accumulate(solver_, paired);
+                const bool writes_stream = input == llama::Input::Output || input == llama::Input::Down;
+                if (!is_done && reads_moments)
+                    calibration.accumulate(
+                        solver_, {.reference = reads_reference, .stream = corrects_stream && writes_stream});
                 for (std::size_t i = 0; i < llama::layer_names.size(); ++i) {
                     const llama::LayerName& layer = llama::layer_names[i];
                     if (layer.input != input) continue;
@@ -69,19 +92,14 @@ class ModelQuantizer {
             }
             if (output && !is_done) output->write_block(block_, quantized);
         }
+        if (method_.final_norm) fit_final_norm(model, calibration);
         report("", 0);
         return records_;
     }
 
-    static bool needs_reference(const std::string& method) {
-        return method != "rtn" && with_method(method, {}, []<class Method>(const Method&) {
-                   return Method::residuals != residua::Residuals::None;
-               });
-    }
-
   private:
     residua::QuantizedLayer<residua::IntegerGrid> solve(const llama::Rows& weight, LayerRecord& record) {
-        SolvedLayer solved = solver_.solve(method_, llama::view(weight));
+        SolvedLayer solved = solver_.solve(method_.name, llama::view(weight));
         const residua::Report& r = solved.report;
         if (r.status != residua::Status::Success)
             throw std::runtime_error("residua: " + record.name + ": " + std::string(to_string(r.status)) +
@@ -92,6 +110,17 @@ class ModelQuantizer {
         return std::move(solved.layer);
     }
 
+    void fit_final_norm(llama::Model& model, Calibration& calibration) {
+        calibration.leave(model);
+        calibration.accumulate(solver_, {.reference = true});
+        const residua::NormGains<float> gains =
+            solver_.final_norm_gains(llama::view(std::as_const(model.head)));
+        if (!gains)
+            throw std::runtime_error("residua: model.norm: " + std::string(to_string(gains.status)) +
+                                     ", damping " + std::to_string(gains.damping));
+        model.norm.array() *= Eigen::Map<const llama::Vector>(gains.values.data(), model.norm.size()).array();
+    }
+
     void report(const std::string& layer, double part_of_block) {
         if (!progress_) return;
         progress_({.block = block_,
@@ -100,7 +129,7 @@ class ModelQuantizer {
                    .objective = records_.empty() ? 0 : records_.back().objective});
     }
 
-    std::string method_;
+    ModelMethod method_;
     LayerSolver& solver_;
     const residua::Executor& executor_;
     std::function<void(const Progress&)> progress_;

@@ -40,13 +40,19 @@ Settings parse_settings(CLI::App& app, int argc, char** argv) {
     app.add_option("--eval-windows", s.evaluation_windows, "at most so many; 0: all")
         ->check(CLI::NonNegativeNumber)
         ->capture_default_str();
-    app.add_option("--methods,--method", s.methods,
-                   "what to quantize with, separated by commas; none: evaluate")
-        ->delimiter(',')
-        ->transform(present_name)
-        ->check(CLI::IsMember(known))
-        ->capture_default_str();
+    CLI::Option* methods = app.add_option("--methods,--method", s.methods,
+                                          "what to quantize with, separated by commas; none: evaluate");
+    methods->delimiter(',')->transform(present_name)->check(CLI::IsMember(known))->capture_default_str();
     const SolverArguments solver(app, s.solve);
+    bool corrects_stream = false;
+    const CLI::Option* stream =
+        app.add_flag("--residual-stream,!--no-residual-stream", corrects_stream,
+                     "o_proj and down_proj correct what the residual stream carries (default: with qep)");
+    const CLI::Option* stream_alpha =
+        app.add_option("--stream-alpha", s.solve.options.stream_alpha, "part of it that they correct")
+            ->capture_default_str();
+    const CLI::Option* final_norm = app.add_flag("--final-norm,!--no-final-norm", s.final_norm,
+                                                 "fit the last norm's weights to what the blocks became");
     app.add_option("--rotate", s.rotation, "none, hadamard (QuaRot), or a safetensors file with R1 and R2")
         ->capture_default_str();
     app.add_option("--rotation-seed", s.rotation_seed, "of the random signs")->capture_default_str();
@@ -80,6 +86,26 @@ Settings parse_settings(CLI::App& app, int argc, char** argv) {
         ->check(CLI::NonNegativeNumber)
         ->capture_default_str();
     app.parse(argc, argv);
+
+    if (solver.best->count() > 0) {
+        if (methods->count() == 0) s.methods = {"qep"};
+        if (final_norm->count() == 0) s.final_norm = true;
+    }
+    solver.recommend(s.solve);
+    if (stream->count() > 0) s.residual_stream = corrects_stream;
+    const auto some = [&](auto predicate) {
+        return std::any_of(s.methods.begin(), s.methods.end(), predicate);
+    };
+    const auto quantizes = [](const std::string& method) { return method != "none"; };
+    const auto corrects = [&](const std::string& method) { return s.corrects_stream(method); };
+    require(!corrects_stream || some(corrects), "--residual-stream: --methods is", s.methods.front(),
+            "one that reads moments, as gptq and qep do");
+    require(stream_alpha->count() == 0 || some(corrects), "--stream-alpha: --residual-stream is", "off",
+            "on, or --method qep");
+    require(final_norm->count() == 0 || !s.final_norm || some(quantizes), "--final-norm: --methods is",
+            "none", "one that quantizes");
+    require(solver.best->count() == 0 || some(quantizes), "--best: --methods is", "none",
+            "one that quantizes");
 
     if (s.calibration.empty()) s.calibration = s.model / "calibration.txt";
     if (s.evaluation.empty()) s.evaluation = s.model / "eval.txt";

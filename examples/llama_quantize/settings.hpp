@@ -1,6 +1,7 @@
 #pragma once
 
 #include <filesystem>
+#include <optional>
 #include <residua/io/formats/gptq_config.hpp>
 #include <string>
 #include <vector>
@@ -25,6 +26,8 @@ struct Settings {
     residua::Index evaluation_windows = 0;
     std::vector<std::string> methods{"gptq", "gptaq", "rescomp", "qep"};
     SolveSettings solve;
+    std::optional<bool> residual_stream;  ///< absent: for QEP alone
+    bool final_norm = false;
     std::string rotation = "none";
     std::uint64_t rotation_seed = 0;
     bool online_hadamard = true;
@@ -35,6 +38,11 @@ struct Settings {
     bool baseline = true;  ///< measure the model as it is, too
     bool resume = false;
     bool json = false;
+
+    /// Whether o_proj and down_proj by this method correct what the residual stream carries.
+    bool corrects_stream(const std::string& method) const {
+        return method != "rtn" && method != "none" && residual_stream.value_or(method == "qep");
+    }
 };
 
 /// Throws CLI::ParseError for what is no option and std::invalid_argument for values that do not fit.

@@ -20,10 +20,10 @@ Settings parse_settings(CLI::App& app, int argc, char** argv) {
                                "gguf-q4_1", "gguf-q5_0", "gguf-q5_1", "gguf-q8_0", "nvfp4", "mxfp4"}))
         ->capture_default_str();
     app.add_option("--name", s.name, "name of the layer in the output")->capture_default_str();
-    app.add_option("--method", s.method, "what to quantize with")
-        ->transform(present_name)
-        ->check(CLI::IsMember(methods))
-        ->capture_default_str();
+    const CLI::Option* method = app.add_option("--method", s.method, "what to quantize with")
+                                    ->transform(present_name)
+                                    ->check(CLI::IsMember(methods))
+                                    ->capture_default_str();
     const SolverArguments solver(app, s.solve);
     app.add_flag("--calibrate-on-all", s.calibrate_on_all, "hold no tokens back");
     app.add_option("--device", s.device, "where to accumulate and solve; cuda: for integer formats")
@@ -34,6 +34,8 @@ Settings parse_settings(CLI::App& app, int argc, char** argv) {
         ->capture_default_str();
     app.add_flag("--json", s.json, "print the table as JSON");
     app.parse(argc, argv);
+    if (solver.best->count() > 0 && method->count() == 0) s.method = "qep";
+    solver.recommend(s.solve);
     for (int i = 1; i < argc; ++i) s.command += std::string(i > 1 ? " " : "") + argv[i];
 
     if (s.is_block_format()) {

@@ -30,10 +30,18 @@ CLI::Option* add_choice(CLI::App& app, const std::string& name, E& target,
 
 /// The options of SolveSettings, which must outlive `app`'s parsing.
 struct SolverArguments {
-    CLI::Option* scale_type = nullptr;  ///< to see whether it was given
+    // to see whether they were given
+    CLI::Option* scale_type = nullptr;
+    CLI::Option* best = nullptr;
+    CLI::Option* clip = nullptr;
+    CLI::Option* refine = nullptr;
 
     SolverArguments(CLI::App& app, SolveSettings& s) {
         using namespace residua;
+        best = app.add_flag("--best")->description(
+            "all that we recommend: --method qep with every search and refinement that this program has; "
+            "options "
+            "beside it override its parts");
         app.add_option("--bits", s.grid.bits, "bits per weight, 2 to 8")->capture_default_str();
         app.add_option("--group-size", s.options.group_size,
                        "columns that share a scale; -1: one scale per output; 0: 128, or the format's")
@@ -42,7 +50,8 @@ struct SolverArguments {
             app, "--symmetric", s.grid.symmetry,
             {{"restricted", Symmetry::Restricted}, {"full", Symmetry::FullRange}, {"none", Symmetry::None}},
             "grid around zero");
-        app.add_flag("--clip", s.grid.clip.enabled, "search the range that is worth covering");
+        clip =
+            app.add_flag("--clip,!--no-clip", s.grid.clip.enabled, "search the range that is worth covering");
         scale_type = add_choice<ScaleType>(
             app, "--scale-type", s.grid.scale_type,
             {{"f32", ScaleType::Float32}, {"f16", ScaleType::Float16}, {"bf16", ScaleType::BFloat16}},
@@ -57,9 +66,9 @@ struct SolverArguments {
             ->capture_default_str();
         app.add_option("--alpha", s.alpha, "weight of the input residual (default: 0.25, qep 0.5)");
         app.add_option("--beta", s.beta, "weight of the weight residual (default: 0.25)");
-        app.add_option("--refine", s.options.refinement.rounds,
-                       "rounds of scale refits and sweeps that lower the objective further")
-            ->capture_default_str();
+        refine = app.add_option("--refine", s.options.refinement.rounds,
+                                "rounds of scale refits and sweeps that lower the objective further")
+                     ->capture_default_str();
         app.add_option("--block-size", s.options.block_size, "columns of one sweep")->capture_default_str();
         add_choice<ResidualView>(app, "--residual-view", s.options.published.view,
                                  {{"compensated", ResidualView::Compensated},
@@ -69,5 +78,12 @@ struct SolverArguments {
         add_choice<GroupScales>(app, "--group-scales", s.options.published.scales,
                                 {{"current", GroupScales::Current}, {"stale", GroupScales::Stale}},
                                 "weights that grids are fitted to");
+    }
+
+    /// The parts of --best that are settings of a solve, where they were not given.
+    void recommend(SolveSettings& s) const {
+        if (best->count() == 0) return;
+        if (clip->count() == 0) s.grid.clip.enabled = true;
+        if (refine->count() == 0) s.options.refinement.rounds = 2;
     }
 };

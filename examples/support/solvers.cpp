@@ -4,10 +4,16 @@ namespace compiled {
 
 using namespace residua;
 
-void accumulate(Moments<Cpu>& moments, Values x, Values x_fp) { accumulate<Cpu, float>(moments, x, x_fp); }
+void accumulate(Moments<Cpu>& moments, Values x, Values x_fp, const ResidualStream<float>& stream) {
+    accumulate<Cpu, float>(moments, x, x_fp, stream);
+}
 
 Quantized<Cpu> round_weights(Cpu& backend, Values weights, const IntegerGrid& grid, Index group_size) {
     return residua::round_weights<float>(backend, weights, grid, group_size);
+}
+
+NormGains<float> final_norm_gains(const Moments<Cpu>& moments, Values head) {
+    return residua::final_norm_gains(moments, head);
 }
 
 Objective objective(const Moments<Cpu>& moments, Values weights, const Quantized<Cpu>& quantized) {

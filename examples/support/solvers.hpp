@@ -16,12 +16,18 @@ using Quantized = residua::QuantizedMatrix<float, B, G>;
 using Cpu = residua::EigenBackend;
 using Values = residua::MatrixView<const float>;
 
-/// Adds tokens x, and x_fp unless it is empty.
+/// Adds tokens x, and x_fp and the residual stream unless they are empty.
 template <class B, class In>
-void accumulate(Moments<B>& moments, residua::MatrixView<const In> x, residua::MatrixView<const In> x_fp) {
-    x_fp.data ? moments.accumulate(x, x_fp) : moments.accumulate(x);
+void accumulate(Moments<B>& moments, residua::MatrixView<const In> x, residua::MatrixView<const In> x_fp,
+                const residua::ResidualStream<In>& stream = {}) {
+    if (stream.h.data) {
+        x_fp.data ? moments.accumulate(x, x_fp, stream) : moments.accumulate(x, stream);
+    } else {
+        x_fp.data ? moments.accumulate(x, x_fp) : moments.accumulate(x);
+    }
 }
-void accumulate(Moments<Cpu>& moments, Values x, Values x_fp);
+void accumulate(Moments<Cpu>& moments, Values x, Values x_fp,
+                const residua::ResidualStream<float>& stream = {});
 
 /// The same, to the solver's own moments.
 template <class M, class B, class In>
@@ -52,6 +58,12 @@ Quantized<B, G> round_weights(B& backend, Values weights, const G& grid, residua
 }
 Quantized<Cpu> round_weights(Cpu& backend, Values weights, const residua::IntegerGrid& grid,
                              residua::Index group_size);
+
+template <class B>
+residua::NormGains<float> final_norm_gains(const Moments<B>& moments, Values head) {
+    return residua::final_norm_gains(moments, head);
+}
+residua::NormGains<float> final_norm_gains(const Moments<Cpu>& moments, Values head);
 
 template <class B, class G>
 residua::Objective objective(const Moments<B>& moments, Values weights, const Quantized<B, G>& quantized) {

@@ -14,16 +14,24 @@ class RecordingSolver : public LayerSolver {
   public:
     struct Group {
         Index features = 0;
-        std::vector<float> x = {}, x_fp = {};
+        std::vector<float> x = {}, x_fp = {}, h = {}, h_fp = {};
         std::vector<Rows> weights = {};
     };
     std::vector<Group> groups;
 
     void start(Index in_features) override { groups.push_back({.features = in_features}); }
-    void accumulate(residua::MatrixView<const float> x, residua::MatrixView<const float> x_fp) override {
-        Group& group = groups.back();
-        group.x.insert(group.x.end(), x.data, x.data + x.rows * x.cols);
-        if (x_fp.data) group.x_fp.insert(group.x_fp.end(), x_fp.data, x_fp.data + x_fp.rows * x_fp.cols);
+    void accumulate(const TokenBatch& batch) override {
+        const auto append = [](residua::MatrixView<const float> from, std::vector<float>& to) {
+            if (from.data) to.insert(to.end(), from.data, from.data + from.rows * from.cols);
+        };
+        append(batch.x, groups.back().x);
+        append(batch.x_fp, groups.back().x_fp);
+        append(batch.stream.h, groups.back().h);
+        append(batch.stream.h_fp, groups.back().h_fp);
+    }
+    residua::NormGains<float> final_norm_gains(residua::MatrixView<const float> head) override {
+        groups.back().weights.push_back(Eigen::Map<const Rows>(head.data, head.rows, head.cols));
+        return {.values = std::vector<float>(std::size_t(head.cols), 1.5f)};
     }
     SolvedLayer solve(const std::string&, residua::MatrixView<const float> w) override {
         groups.back().weights.push_back(Eigen::Map<const Rows>(w.data, w.rows, w.cols));
@@ -39,9 +47,9 @@ class RecordingSolver : public LayerSolver {
     }
 };
 
-/// Inputs of the linear layers at one point of one block, all windows, by a pass of its own.
-std::vector<float> inputs_at(const Model& model, const Windows& windows, Index block, Input at,
-                             const ActivationSettings& settings) {
+/// All windows at one point of one block, by a pass of their own: inputs of the linear layers, or residual streams.
+std::vector<float> rows_at(const Model& model, const Windows& windows, Index block, Input at,
+                           const ActivationSettings& settings, Rows Activations::*member) {
     const Runner runner(model.config, longest(windows), settings);
     std::vector<float> values;
     for (const auto& window : windows) {
@@ -52,7 +60,27 @@ std::vector<float> inputs_at(const Model& model, const Windows& windows, Index b
             if (input == at) break;
             runner.advance(input, model.blocks[std::size_t(block)], a);
         }
-        values.insert(values.end(), a.input.data(), a.input.data() + a.input.size());
+        const Rows& rows = a.*member;
+        values.insert(values.end(), rows.data(), rows.data() + rows.size());
+    }
+    return values;
+}
+
+std::vector<float> inputs_at(const Model& model, const Windows& windows, Index block, Input at,
+                             const ActivationSettings& settings) {
+    return rows_at(model, windows, block, at, settings, &Activations::input);
+}
+
+/// What the output layer reads, but for the weights of the last norm: those of `norm`.
+std::vector<float> last_inputs(const Model& model, const Windows& windows, const Vector& norm,
+                               const ActivationSettings& settings) {
+    const Runner runner(model.config, longest(windows), settings);
+    std::vector<float> values;
+    for (const auto& window : windows) {
+        Activations a = runner.embed(model, window);
+        for (const Block& block : model.blocks) runner.run(block, a);
+        const Rows rows = rms_norm(a.residual, norm, model.config.norm_epsilon);
+        values.insert(values.end(), rows.data(), rows.data() + rows.size());
     }
     return values;
 }
@@ -61,6 +89,8 @@ std::vector<float> inputs_at(const Model& model, const Windows& windows, Index b
 
 TEST_CASE("llama_quantize: layers are calibrated on what their quantized predecessors give", "[llama]") {
     const std::string method = GENERATE("qep", "gptq");
+    const bool residual_stream = GENERATE(false, true);
+    const bool final_norm = GENERATE(false, true);
     const Model original = random_model();
     const Windows windows{{1, 2, 3, 4, 5, 6}, {7, 8, 9}, {30, 20, 10, 0}};
     const ActivationSettings settings{.inputs = residua::ActivationQuantizer{.bits = 8}};
@@ -68,12 +98,14 @@ TEST_CASE("llama_quantize: layers are calibrated on what their quantized predece
     RecordingSolver solver;
     const residua::Executor executor(1);
     std::vector<double> parts;
-    const auto records = ModelQuantizer(method, solver, executor, [&](const Progress& p) {
+    const ModelMethod with{.name = method, .residual_stream = residual_stream, .final_norm = final_norm};
+    const auto records = ModelQuantizer(with, solver, executor, [&](const Progress& p) {
                              parts.push_back(p.part);
                          }).run(model, windows, settings, nullptr);
 
-    REQUIRE(solver.groups.size() == 8);  // q, k, v | o | gate, up | down, for two blocks
-    for (std::size_t i = 0; i < solver.groups.size(); ++i) {
+    const std::size_t points = 8;  // q, k, v | o | gate, up | down, for two blocks
+    REQUIRE(solver.groups.size() == points + final_norm);
+    for (std::size_t i = 0; i < points; ++i) {
         const auto block = Index(i / inputs.size());
         const Input at = inputs[i % inputs.size()];
         CAPTURE(block, int(at));
@@ -82,6 +114,14 @@ TEST_CASE("llama_quantize: layers are calibrated on what their quantized predece
         const bool has_reference = method == "qep";
         CHECK(solver.groups[i].x_fp ==
               (has_reference ? inputs_at(original, windows, block, at, {}) : std::vector<float>()));
+        const auto stream = [&](const Model& of, const ActivationSettings& rounding) {
+            const bool is_written = at == Input::Output || at == Input::Down;
+            return residual_stream && is_written
+                       ? rows_at(of, windows, block, at, rounding, &Activations::residual)
+                       : std::vector<float>();
+        };
+        CHECK(solver.groups[i].h == stream(model, settings));
+        CHECK(solver.groups[i].h_fp == stream(original, {}));
         std::size_t next = 0;
         for (const LayerName& layer : layer_names) {
             if (layer.input != at) continue;
@@ -96,6 +136,12 @@ TEST_CASE("llama_quantize: layers are calibrated on what their quantized predece
     CHECK(records[9].name == "model.layers.1.self_attn.v_proj");
     CHECK(std::is_sorted(parts.begin(), parts.end()));
     CHECK(parts.back() == 1);
+    if (final_norm) {
+        CHECK(solver.groups.back().x == last_inputs(model, windows, original.norm, settings));
+        CHECK(solver.groups.back().x_fp == last_inputs(original, windows, original.norm, {}));
+        CHECK(solver.groups.back().weights.at(0) == original.head);
+    }
+    CHECK(model.norm == (final_norm ? 1.5f : 1.0f) * original.norm);
     CHECK(model.embedding == original.embedding);
     CHECK(model.head == original.head);
 }
@@ -107,7 +153,8 @@ TEST_CASE("llama_quantize: the output error compares with the full-precision mod
     Model model = original;
     RecordingSolver solver;
     const residua::Executor executor(1);
-    const auto records = ModelQuantizer("qep", solver, executor, {}).run(model, windows, {}, nullptr);
+    const auto records =
+        ModelQuantizer({.name = "qep"}, solver, executor, {}).run(model, windows, {}, nullptr);
     for (std::size_t i = 0; i < records.size(); ++i) {
         const auto block = Index(i / layer_names.size());
         const LayerName& layer = layer_names[i % layer_names.size()];

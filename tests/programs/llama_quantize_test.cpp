@@ -60,8 +60,9 @@ TEST_CASE("llama_quantize: the output is the model that was measured", "[program
     const bool is_rotated = std::string(rotation) != "none";
     const std::string output = folder / "model";
     const Output made = llama_quantize(
-        folder, small + "--method gptq --bits 4 --symmetric full --order activation --rotate " + rotation +
-                    " --format " + format + " --json --output " + output);
+        folder, small + "--method gptq --bits 4 --symmetric full --order activation --residual-stream " +
+                    "--final-norm --rotate " + rotation + " --format " + format + " --json --output " +
+                    output);
     INFO(made.err);
     REQUIRE(made.code == 0);
     const Output read =
@@ -82,6 +83,7 @@ TEST_CASE("llama_quantize: the output is the model that was measured", "[program
     CHECK(checkpoint.info("model.layers.5.mlp.down_proj.qweight").shape == std::vector<Index>{96, 256});
     CHECK(checkpoint.info("model.embed_tokens.weight").dtype ==
           (is_rotated ? io::DType::F32 : io::DType::BF16));
+    CHECK(checkpoint.info("model.norm.weight").dtype == io::DType::F32);  // it is not what it was
     CHECK_FALSE(checkpoint.contains("model.layers.0.mlp.down_proj.weight"));
 }
 
@@ -130,7 +132,28 @@ TEST_CASE("llama_quantize: what cannot be done is refused with the reason", "[pr
     CHECK(contains(refusal("--resume"), "--resume: --output is missing"));
     CHECK(contains(refusal("--output " + (folder / "o") + " --scale-type f32"), "--scale-type is"));
     CHECK(contains(refusal("--rotate " + (folder / "r.safetensors")), "r.safetensors"));
+    CHECK(contains(refusal("--method rtn --residual-stream"), "--residual-stream: --methods is rtn"));
+    CHECK(contains(refusal("--method gptq --stream-alpha 1"), "--stream-alpha: --residual-stream is off"));
+    CHECK(contains(refusal("--method qep --stream-alpha 2"), "stream_alpha is 2, expected in [0, 1]"));
+    CHECK(contains(refusal("--method none --final-norm"), "--final-norm: --methods is none"));
+    CHECK(contains(refusal("--method none --best"), "--best: --methods is none"));
     CHECK_FALSE(fs::exists(folder / "five"));
+}
+
+TEST_CASE("llama_quantize: --best is what it stands for, and gives way to what stands beside it",
+          "[programs]") {
+    const Folder folder;
+    const auto perplexity = [&](const std::string& arguments) {
+        const Output result = llama_quantize(folder, small + "--no-baseline --json --bits 3 " + arguments);
+        INFO(result.err);
+        REQUIRE(result.code == 0);
+        return nlohmann::json::parse(result.out).at(0).at("perplexity").get<double>();
+    };
+    const double best = perplexity("--best");
+    CHECK(best == perplexity("--method qep --clip --residual-stream --final-norm --refine 2"));
+    const double without = perplexity("--best --no-residual-stream --no-final-norm --refine 0 --no-clip");
+    CHECK(without == perplexity("--method qep --no-residual-stream"));
+    CHECK(best < without);
 }
 
 TEST_CASE("llama_quantize: a layer that cannot be solved is reported, the others are not lost",
