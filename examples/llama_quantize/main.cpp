@@ -185,6 +185,7 @@ class Comparison {
                             {"cache", quantizer(settings_.activations.cache)},
                             {"rotation", rotation},
                             {"device", settings_.device}};
+        if (s.grid.clip.by_loss()) json["scale_survivors"] = s.grid.clip.survivors;
         if (s.alpha) json["alpha"] = *s.alpha;
         if (s.beta) json["beta"] = *s.beta;
         return json.dump();

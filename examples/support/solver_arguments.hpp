@@ -43,6 +43,13 @@ struct SolverArguments {
             {{"restricted", Symmetry::Restricted}, {"full", Symmetry::FullRange}, {"none", Symmetry::None}},
             "grid around zero");
         app.add_flag("--clip", s.grid.clip.enabled, "search the range that is worth covering");
+        add_choice<ScaleSearch>(app, "--scale-search", s.grid.clip.search,
+                                {{"norm", ScaleSearch::Norm}, {"loss", ScaleSearch::Loss}},
+                                "what the search of --clip, which this turns on, minimizes")
+            ->each([&s](const std::string&) { s.grid.clip.enabled = true; });
+        app.add_option("--scale-survivors", s.grid.clip.survivors,
+                       "candidates of --scale-search loss that go through the recurrence; 50: all")
+            ->capture_default_str();
         scale_type = add_choice<ScaleType>(
             app, "--scale-type", s.grid.scale_type,
             {{"f32", ScaleType::Float32}, {"f16", ScaleType::Float16}, {"bf16", ScaleType::BFloat16}},
