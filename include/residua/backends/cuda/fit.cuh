@@ -143,11 +143,26 @@ class Shortlist {
     /// The errors of all candidates, into the scratch. Barriers before and after.
     template <class Column, class Weight>
     __device__ void screen(int columns, Column column, Weight weight) const {
-        // as many candidates a warp as there are
-        if (count() > 6 * warps) {
-            screen<7>(columns, column, weight);
-        } else {
-            screen<6>(columns, column, weight);
+        GridParams<T> p[batch];
+        T error[batch];
+#pragma unroll
+        for (int b = 0; b < batch; ++b) {
+            p[b] = params(min(warp_ + b * warps, count() - 1));
+            error[b] = T(0);
+        }
+#pragma unroll 1
+        for (int i = 0; i < columns; ++i) {
+            const T x = column(i);
+            const T w = weight(i);
+#pragma unroll
+            for (int b = 0; b < batch; ++b) {
+                const T deviation = x - grid_.decode(grid_.encode(x, p[b]), p[b]);
+                error[b] += w * (deviation * deviation);
+            }
+        }
+#pragma unroll
+        for (int b = 0; b < batch; ++b) {
+            if (warp_ + b * warps < count()) scratch_.error[warp_ + b * warps][lane_] = error[b];
         }
         __syncthreads();
     }
@@ -169,7 +184,6 @@ class Shortlist {
     /// After screen(): puts candidates into scratch.ranked, number 0, the choice of the norm search, first, and the
     /// others behind it in the order of their errors; places that are left over hold number 0. With barriers.
     __device__ void rank() const {
-        constexpr int batch = (ClipSearch::most_candidates + warps - 1) / warps;
         T error[batch];
         bool repeats[batch];
         int place[batch];
@@ -213,30 +227,7 @@ class Shortlist {
     }
 
   private:
-    template <int batch, class Column, class Weight>
-    __device__ void screen(int columns, Column column, Weight weight) const {
-        GridParams<T> p[batch];
-        T error[batch];
-#pragma unroll
-        for (int b = 0; b < batch; ++b) {
-            p[b] = params(min(warp_ + b * warps, count() - 1));
-            error[b] = T(0);
-        }
-#pragma unroll 2
-        for (int i = 0; i < columns; ++i) {
-            const T x = column(i);
-            const T w = weight(i);
-#pragma unroll
-            for (int b = 0; b < batch; ++b) {
-                const T deviation = x - grid_.decode(grid_.encode(x, p[b]), p[b]);
-                error[b] += w * (deviation * deviation);
-            }
-        }
-#pragma unroll
-        for (int b = 0; b < batch; ++b) {
-            if (warp_ + b * warps < count()) scratch_.error[warp_ + b * warps][lane_] = error[b];
-        }
-    }
+    static constexpr int batch = (ClipSearch::most_candidates + warps - 1) / warps;  // candidates of a warp
 
     LossCandidates<G> candidates_;
     const G& grid_;
