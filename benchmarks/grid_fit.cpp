@@ -22,7 +22,7 @@ void grid_fit(benchmark::State& state) {
     auto flag = backend().allocate<Code>(1, 1);
     backend().load_columns(MatrixView<const Scalar>(w.data(), m, n), order, columns.view(), flag.view().data);
     measure(state, {.products = double(m * n) * grid.clip.candidates()}, [&] {
-        backend().fit(grid, std::as_const(columns).view(), groups.members, scales.view(), zeros.view());
+        backend().fit(grid, std::as_const(columns).view(), {}, groups.members, scales.view(), zeros.view());
     });
 }
 

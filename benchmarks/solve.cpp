@@ -25,13 +25,18 @@ Operations operations(double m, Index in_features) {
     return needed;
 }
 
+/// Values of `clip`: no search, and a search for the scales by norm or by loss.
+enum Search { none, by_norm, by_loss };
+
 template <class M>
 void solve_on(Device& device, benchmark::State& state) {
     const Index m = state.range(0);
     const Index n = state.range(1);
     const auto moments = random_moments(device, n, M::residuals != Residuals::None);
     const auto w = random_on<Input>(device, m, n, 0, 3);
-    const IntegerGrid grid{.bits = int(state.range(2)), .clip = {.enabled = state.range(3) != 0}};
+    const ClipSearch clip{.enabled = state.range(3) != 0,
+                          .search = state.range(3) == by_loss ? ScaleSearch::Loss : ScaleSearch::Norm};
+    const IntegerGrid grid{.bits = int(state.range(2)), .clip = clip};
     SolverOptions options;
     measure(
         state, operations<M>(double(m), n),
@@ -76,13 +81,16 @@ void sizes(benchmark::internal::Benchmark* b) {
     b->ArgNames({"out", "in", "bits", "clip"})->UseManualTime()->Unit(benchmark::kMillisecond);
 #ifdef __CUDACC__
     for (const auto& [m, n] : {std::pair{4096, 4096}, {14336, 4096}, {4096, 14336}}) b->Args({m, n, 4, 0});
-    b->Args({4096, 4096, 4, 1})->Iterations(7);
+    for (const Search search : {by_norm, by_loss}) b->Args({4096, 4096, 4, search})->Iterations(7);
 #else
     for (const int bits : {2, 3, 4}) {
         for (const auto& [m, n] : {std::pair{1024, 1024}, {4096, 4096}, {4096, 11008}, {11008, 4096}})
             b->Args({m, n, bits, 0});
     }
-    b->Args({2048, 2048, 4, 0})->Args({8192, 8192, 4, 0})->Args({4096, 4096, 4, 1});
+    b->Args({2048, 2048, 4, 0})
+        ->Args({8192, 8192, 4, 0})
+        ->Args({4096, 4096, 4, by_norm})
+        ->Args({4096, 4096, 4, by_loss});
 #endif
 }
 

@@ -190,6 +190,7 @@ class Comparison {
                             {"device", settings_.device}};
         if (settings_.corrects_stream(method)) json["stream_alpha"] = s.options.stream_alpha;
         if (settings_.final_norm) json["final_norm"] = true;
+        if (s.grid.clip.by_loss()) json["scale_survivors"] = s.grid.clip.survivors;
         if (s.alpha) json["alpha"] = *s.alpha;
         if (s.beta) json["beta"] = *s.beta;
         return json.dump();

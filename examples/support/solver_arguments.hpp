@@ -34,6 +34,7 @@ struct SolverArguments {
     CLI::Option* scale_type = nullptr;
     CLI::Option* best = nullptr;
     CLI::Option* clip = nullptr;
+    CLI::Option* scale_search = nullptr;
     CLI::Option* refine = nullptr;
 
     SolverArguments(CLI::App& app, SolveSettings& s) {
@@ -52,6 +53,13 @@ struct SolverArguments {
             "grid around zero");
         clip =
             app.add_flag("--clip,!--no-clip", s.grid.clip.enabled, "search the range that is worth covering");
+        scale_search = add_choice<ScaleSearch>(app, "--scale-search", s.grid.clip.search,
+                                               {{"norm", ScaleSearch::Norm}, {"loss", ScaleSearch::Loss}},
+                                               "what the search of --clip, which this turns on, minimizes");
+        scale_search->each([&s](const std::string&) { s.grid.clip.enabled = true; });
+        app.add_option("--scale-survivors", s.grid.clip.survivors,
+                       "candidates of --scale-search loss that go through the recurrence; 50: all")
+            ->capture_default_str();
         scale_type = add_choice<ScaleType>(
             app, "--scale-type", s.grid.scale_type,
             {{"f32", ScaleType::Float32}, {"f16", ScaleType::Float16}, {"bf16", ScaleType::BFloat16}},
@@ -84,6 +92,7 @@ struct SolverArguments {
     void recommend(SolveSettings& s) const {
         if (best->count() == 0) return;
         if (clip->count() == 0) s.grid.clip.enabled = true;
+        if (scale_search->count() == 0) s.grid.clip.search = residua::ScaleSearch::Loss;
         if (refine->count() == 0) s.options.refinement.rounds = 2;
     }
 };

@@ -41,7 +41,8 @@
 ///     transform/activation_quantizer.hpp  ActivationQuantizer
 ///
 /// To write a grid, a method or a backend:
-///     grids/grid.hpp                      Grid, GridParams, ClipSearch, ScaleType, round_scale, RefittableGrid
+///     grids/grid.hpp                      Grid, GridParams, ScaleType, round_scale, RefittableGrid
+///     grids/scale_search.hpp              ClipSearch, ScaleSearch
 ///     grids/group_size.hpp                FixedGroupGrid, resolve_group_size
 ///     core/minifloat.hpp                  E2M1, E4M3, E8M0
 ///     core/error.hpp                      require, reject

@@ -279,7 +279,7 @@ TEMPLATE_TEST_CASE("Groups are fitted, rounded and decoded", "[backend]", RESIDU
         auto zeros = backend.template allocate<T>(3, rows);
         auto codes = backend.template allocate<Code>(n, rows);
         auto rest = upload<TestType>(w);
-        backend.fit(grid, columns.view(), members, scales.view(), zeros.view());
+        backend.fit(grid, columns.view(), MatrixView<const T>(), members, scales.view(), zeros.view());
         backend.round(grid, columns.view(), group_of, read_only(scales.view()), read_only(zeros.view()),
                       codes.view());
         backend.subtract_decoded(grid, read_only(codes.view()), group_of, read_only(scales.view()),

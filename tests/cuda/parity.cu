@@ -74,6 +74,10 @@ void check_all() {
     const IntegerGrid symmetric{.bits = 3, .symmetry = Symmetry::Restricted};
     IntegerGrid clipped{.bits = 3};
     clipped.clip.enabled = true;
+    IntegerGrid by_loss = clipped;
+    by_loss.clip.search = ScaleSearch::Loss;
+    IntegerGrid symmetric_by_loss = symmetric;
+    symmetric_by_loss.clip = {.enabled = true, .search = ScaleSearch::Loss, .survivors = 20};
     const Layer& ragged = ragged_layer();
     const Layer& even = even_layer();
 
@@ -82,24 +86,32 @@ void check_all() {
     check_parity<Method>(even, options, plain);
     check_parity<Method>(ragged, options, symmetric);
     check_parity<Method>(ragged, options, clipped);
+    check_parity<Method>(even, options, by_loss);
+    check_parity<Method>(ragged, options, symmetric_by_loss);
     options.ordering = Ordering::Activation;
     check_parity<Method>(ragged, options, plain);
+    check_parity<Method>(ragged, options, by_loss);
     options.static_groups = true;
     options.group_size = 32;
     check_parity<Method>(ragged, options, clipped);
+    check_parity<Method>(ragged, options, by_loss);
     options.ordering = Ordering::GroupAware;
     options.static_groups = false;
     options.group_size = 50;
     check_parity<Method>(ragged, options, plain);
+    check_parity<Method>(ragged, options, by_loss);
     options.ordering = Ordering::Natural;
     options.group_size = 200;
     options.block_size = 96;
     check_parity<Method>(ragged, options, plain);
+    check_parity<Method>(ragged, options, symmetric_by_loss);
     options.group_size = SolverOptions::per_channel;
     check_parity<Method>(ragged, options, plain);
     options.group_size = 7;
     options.block_size = 1000;
     check_parity<Method>(ragged, options, plain);
+    options.group_size = 130;
+    check_parity<Method>(ragged, options, by_loss);
     options.group_size = 64;
     options.block_size = 128;
     for (const auto view : {ResidualView::Quantized, ResidualView::Clamped}) {

@@ -19,10 +19,12 @@ void check(const char* name, const G& grid, Index group_size = SolverOptions::gr
     static const auto moments = moments_of<EigenFloat>(layer, Inputs::Quantized);
     SolverOptions options = reporting();
     options.group_size = group_size;
-    for (const bool clip : {false, true}) {
+    const ClipSearch by_norm{.enabled = true};
+    const ClipSearch by_loss{.enabled = true, .search = ScaleSearch::Loss};
+    for (const ClipSearch& clip : {ClipSearch{}, by_norm, by_loss}) {
         G fitted = grid;
-        fitted.clip.enabled = clip;
-        CAPTURE(name, clip);
+        fitted.clip = clip;
+        CAPTURE(name, clip.enabled, int(clip.search));
         const auto solved =
             quantize<EigenFloat>(SolverOf<GPTQ, EigenFloat>(moments, options), layer.w, fitted);
         REQUIRE(solved);

@@ -150,7 +150,8 @@ TEST_CASE("llama_quantize: --best is what it stands for, and gives way to what s
         return nlohmann::json::parse(result.out).at(0).at("perplexity").get<double>();
     };
     const double best = perplexity("--best");
-    CHECK(best == perplexity("--method qep --clip --residual-stream --final-norm --refine 2"));
+    CHECK(best ==
+          perplexity("--method qep --clip --scale-search loss --residual-stream --final-norm --refine 2"));
     const double without = perplexity("--best --no-residual-stream --no-final-norm --refine 0 --no-clip");
     CHECK(without == perplexity("--method qep --no-residual-stream"));
     CHECK(best < without);

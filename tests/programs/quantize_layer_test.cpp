@@ -64,6 +64,19 @@ TEST_CASE("quantize_layer: QEP is best on the held-back tokens of the shipped la
     }
 }
 
+TEST_CASE("quantize_layer: the scale search by loss lowers the objective", "[programs]") {
+    const Folder folder;
+    const auto objective = [&](const std::string& search) {
+        const Output result = quantize_layer(folder, "--method gptq --bits 3 --json " + search);
+        REQUIRE(result.code == 0);
+        return nlohmann::json::parse(result.out).at(0).at("objective").get<double>();
+    };
+    const double by_norm = objective("--scale-search norm");
+    CHECK(objective("--clip") == by_norm);
+    CHECK(objective("--scale-search loss --scale-survivors 1") == by_norm);
+    CHECK(objective("--scale-search loss") < by_norm);
+}
+
 TEST_CASE("quantize_layer: the written tensors decode to the written weights", "[programs]") {
     const Folder folder;
     const std::string input = folder / "layer.safetensors", output = folder / "q.safetensors";

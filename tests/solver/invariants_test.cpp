@@ -1,5 +1,7 @@
 // What holds exactly, or up to rounding, whatever the layer.
 
+#include <numeric>
+
 #include "catch.hpp"
 #include "support/backends.hpp"
 #include "support/layer.hpp"
@@ -218,4 +220,90 @@ TEMPLATE_TEST_CASE("Group-aware order keeps the stored group index monotonic", "
     fixed.static_groups = true;
     const auto fixed_groups = solve<GPTQ, TestType>(layer, fixed);
     CHECK(fixed_groups.group_index == aware.group_index);
+}
+
+namespace {
+
+/// S, the inverse of the first `width` rows and columns of H^-1, H damped. A row with the error E in its first group
+/// loses E S E': the least that is left when all later columns make up for it.
+reference::Matrix metric_of_first_group(const Layer& layer, Index width) {
+    reference::Matrix h = reference::moments(layer.x).h;
+    double trace = 0;
+    for (Index j = 0; j < layer.n; ++j) trace += h(j, j);
+    for (Index j = 0; j < layer.n; ++j) h(j, j) += SolverOptions{}.damping.initial * trace / double(layer.n);
+    const reference::Matrix whole = reference::inverse(h);
+    reference::Matrix part(width, width);
+    for (Index i = 0; i < width; ++i)
+        for (Index j = 0; j < width; ++j) part(i, j) = whole(i, j);
+    return reference::inverse(part);
+}
+
+/// No row of the first group loses more by the search by loss than by norm, nor with more survivors; all together
+/// lose less.
+template <class Tag>
+void check_scale_search(IntegerGrid grid, Index width) {
+    const Layer layer = random_layer({.out = 30, .in = 96, .tokens = 300, .dead = {}, .seed = 11});
+    const auto moments = moments_of<Tag>(layer);
+    const reference::Matrix metric = metric_of_first_group(layer, width);
+    // of the sums in float
+    constexpr double slack = std::is_same_v<typename Tag::Scalar, double> ? 1 + 1e-9 : 1 + 1e-4;
+    const auto losses = [&](ScaleSearch search, int survivors) {
+        grid.clip.enabled = true;
+        grid.clip.search = search;
+        grid.clip.survivors = survivors;
+        const auto solved = quantize<Tag>(SolverOf<GPTQ, Tag>(moments, groups_of(width)), layer.w, grid);
+        REQUIRE(solved);
+        std::vector<double> of_rows;
+        for (Index r = 0; r < layer.m; ++r) {
+            const auto e = [&](Index k) { return layer.w(r, k) - solved.dequantized(r, k); };
+            double loss = 0;
+            for (Index i = 0; i < width; ++i)
+                for (Index j = 0; j < width; ++j) loss += e(i) * metric(i, j) * e(j);
+            of_rows.push_back(loss);
+        }
+        return of_rows;
+    };
+    const auto sum = [](const std::vector<double>& values) {
+        return std::accumulate(values.begin(), values.end(), 0.0);
+    };
+    std::vector<double> worst = losses(ScaleSearch::Norm, 1);
+    CHECK(losses(ScaleSearch::Loss, 1) == worst);
+    const double by_norm = sum(worst);
+    for (const int survivors : {8, 50}) {
+        CAPTURE(grid.bits, int(grid.symmetry), width, survivors);
+        const std::vector<double> found = losses(ScaleSearch::Loss, survivors);
+        bool never_worse = true;
+        for (std::size_t r = 0; r < found.size(); ++r)
+            never_worse = never_worse && found[r] <= slack * worst[r];
+        CHECK(never_worse);
+        CHECK(sum(found) < 0.99 * by_norm);
+        worst = found;
+    }
+}
+
+}  // namespace
+
+TEMPLATE_TEST_CASE("The scale search by loss loses no more than the one by norm", "[solver][invariants]",
+                   RESIDUA_TEST_BACKENDS) {
+    for (const Symmetry symmetry : {Symmetry::None, Symmetry::Restricted, Symmetry::FullRange}) {
+        for (const Index width : {32, 96})
+            check_scale_search<TestType>({.bits = 2, .symmetry = symmetry}, width);
+        check_scale_search<TestType>({.bits = 4, .symmetry = symmetry, .scale_type = ScaleType::Float16}, 50);
+    }
+}
+
+TEMPLATE_TEST_CASE("Scaling the inputs changes nothing that the scale search by loss finds",
+                   "[solver][invariants]", RESIDUA_TEST_BACKENDS) {
+    const Layer layer = random_layer({.out = 20, .in = 70, .tokens = 200, .dead = {3}, .seed = 5});
+    const IntegerGrid grid{.bits = 3, .clip = {.enabled = true, .search = ScaleSearch::Loss}};
+    // A power of two scales every intermediate exactly.
+    Layer scaled = layer;
+    for (double& v : scaled.x.data) v *= 0x1p+30;
+    for (double& v : scaled.x_fp.data) v *= 0x1p+30;
+    for (const Index group : {Index(32), SolverOptions::per_channel}) {
+        const auto expected = solve<QEP, TestType>(layer, groups_of(group), grid);
+        const auto found = solve<QEP, TestType>(scaled, groups_of(group), grid);
+        CHECK(found.codes == expected.codes);
+        CHECK(found.scales == expected.scales);
+    }
 }

@@ -29,10 +29,10 @@ class CountingBackend : public EigenBackend {
         EigenBackend::multiply(alpha, transpose, a, x, beta, c);
     }
     template <Real T, Grid<T> G>
-    void fit(const G& grid, MatrixView<const T> c, std::span<const std::vector<Index>> members,
-             MatrixView<T> scales, MatrixView<T> zeros) {
+    void fit(const G& grid, MatrixView<const T> c, MatrixView<const T> weights,
+             std::span<const std::vector<Index>> members, MatrixView<T> scales, MatrixView<T> zeros) {
         ++counts.fits;
-        EigenBackend::fit(grid, c, members, scales, zeros);
+        EigenBackend::fit(grid, c, weights, members, scales, zeros);
     }
     template <Real T, Grid<T> G>
     void round(const G& grid, MatrixView<const T> c, std::span<const Index> group_of,

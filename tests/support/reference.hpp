@@ -219,6 +219,75 @@ inline Params fit(const IntegerGrid& grid, const std::vector<double>& group) {
     return best;
 }
 
+/// The candidates of a search by loss, the choice of the search by norm first.
+inline std::vector<Params> candidates(const IntegerGrid& grid, const std::vector<double>& group) {
+    double low = 0;
+    double high = 0;
+    for (const double w : group) low = std::min(low, w);
+    for (const double w : group) high = std::max(high, w);
+    std::vector<Params> list = {fit(grid, group)};
+    if (grid.symmetry == Symmetry::None) {
+        for (const double p : {0, 5, 10, 15, 20, 25, 30})
+            for (const double q : {0, 5, 10, 15, 20, 25, 30})
+                list.push_back(params(grid, (50 - p) / 50 * low, (50 - q) / 50 * high));
+    } else {
+        for (int i = 0; i < 40; ++i)
+            list.push_back(params(grid, (50 - i) / 50.0 * low, (50 - i) / 50.0 * high));
+    }
+    return list;
+}
+
+/// sum_k weight_k (w_k - q_k)^2, each weight rounded by itself.
+inline double rounding_loss(const std::vector<double>& group, const Params& params, int bits,
+                            const std::vector<double>& weights) {
+    double loss = 0;
+    for (std::size_t k = 0; k < group.size(); ++k) {
+        const double error = group[k] - decode(encode(group[k], params, bits), params);
+        loss += weights[k] * (error * error);
+    }
+    return loss;
+}
+
+/// GPTQ of one group as if it were all: sum_k (c_k - q_k)^2 / u_kk^2, u (b, b) with H^-1 = U'U, rows and
+/// columns of the group alone.
+inline double group_loss(std::vector<double> c, const Params& params, int bits, const Matrix& u) {
+    double loss = 0;
+    for (Index k = 0; k < u.rows; ++k) {
+        const double error = c[std::size_t(k)] - decode(encode(c[std::size_t(k)], params, bits), params);
+        loss += error * error / (u(k, k) * u(k, k));
+        for (Index j = k + 1; j < u.rows; ++j) c[std::size_t(j)] -= error * u(k, j) / u(k, k);
+    }
+    return loss;
+}
+
+/// A search by loss: the least group_loss of its survivors, or, where `u` is empty, the least rounding_loss.
+inline Params fit_by_loss(const IntegerGrid& grid, const std::vector<double>& group,
+                          const std::vector<double>& weights, const Matrix& u) {
+    std::vector<Params> list = candidates(grid, group);
+    const auto prescreened = [&](const Params& p) { return rounding_loss(group, p, grid.bits, weights); };
+    if (u.rows == 0) {
+        return *std::min_element(list.begin(), list.end(), [&](const Params& a, const Params& b) {
+            return prescreened(a) < prescreened(b);
+        });
+    }
+    // the norm search's choice, then the others by what the prescreen says, each value once
+    std::stable_sort(list.begin() + 1, list.end(),
+                     [&](const Params& a, const Params& b) { return prescreened(a) < prescreened(b); });
+    Params best = list[0];
+    double least = group_loss(group, best, grid.bits, u);
+    int tried = 1;
+    for (std::size_t i = 1; i < list.size() && tried < grid.clip.survivors; ++i) {
+        const double value = prescreened(list[i]);
+        if (value == prescreened(list[0]) || (i > 1 && value == prescreened(list[i - 1]))) continue;
+        ++tried;
+        const double loss = group_loss(group, list[i], grid.bits, u);
+        if (!(loss < least)) continue;
+        least = loss;
+        best = list[i];
+    }
+    return best;
+}
+
 // ---- order and groups
 // ------------------------------------------------------------------------------------------
 
@@ -358,10 +427,19 @@ inline Solution solve(const Settings& settings, const Matrix& w, const Moments& 
                                                s.group_index[static_cast<std::size_t>(at(p))])];
     };
     const auto fit_group = [&](Index group, const Matrix& values) {
+        const auto& columns = members[static_cast<std::size_t>(group)];
+        const Index count = static_cast<Index>(columns.size());
+        std::vector<double> weights;  // R_kk = 1 / u_kk
+        for (const Index p : columns) weights.push_back(rounds_only ? 1.0 : 1 / (u(p, p) * u(p, p)));
+        Matrix own;  // columns follow each other where they are fitted on the way
+        if (!static_groups) own = Matrix(count, count);
+        for (Index i = 0; i < own.rows; ++i)
+            for (Index j = 0; j < own.rows; ++j) own(i, j) = u(columns.front() + i, columns.front() + j);
         for (Index r = 0; r < m; ++r) {
             std::vector<double> of_group;
-            for (const Index p : members[static_cast<std::size_t>(group)]) of_group.push_back(values(r, p));
-            params[static_cast<std::size_t>(r * s.groups + group)] = fit(grid, of_group);
+            for (const Index p : columns) of_group.push_back(values(r, p));
+            params[static_cast<std::size_t>(r * s.groups + group)] =
+                grid.clip.by_loss() ? fit_by_loss(grid, of_group, weights, own) : fit(grid, of_group);
         }
     };
     if (static_groups) {

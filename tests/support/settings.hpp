@@ -24,6 +24,7 @@ struct Setting {
             << options.static_groups << ", view " << int(options.published.view) << ", scales "
             << int(options.published.scales) << ", damping " << options.damping.initial << ", bits "
             << grid.bits << ", symmetry " << int(grid.symmetry) << ", clip " << grid.clip.enabled
+            << ", search " << int(grid.clip.search) << ", survivors " << grid.clip.survivors
             << ", scale type " << int(grid.scale_type) << ", stream " << has_stream << " by "
             << options.stream_alpha;
         return out.str();
@@ -58,6 +59,11 @@ inline Setting random_setting(std::uint64_t seed) {
     s.grid.scale_type = pick(std::array{ScaleType::Float32, ScaleType::Float16, ScaleType::BFloat16});
     s.has_stream = random.bits() % 3 == 0;
     s.options.stream_alpha = pick(std::array{0.5, 1.0});
+    if (random.bits() % 3 == 0) {
+        s.grid.clip.enabled = true;
+        s.grid.clip.search = ScaleSearch::Loss;
+        s.grid.clip.survivors = pick(std::array{1, 3, 8, 50});
+    }
     return s;
 }
 

@@ -67,7 +67,8 @@ struct ProbeMethod {
 ///      weights: C_kr = W_{r order_k}; *flag = 1 if W holds NaN or infinity, unless `flag` is null.
 ///      The same of Code.  b.store_columns(C, order, Q): Q_{r order_k} = C_kr.  b.transpose(A, C): C = A'.
 ///      These two of T and Code.
-///  15. b.fit(grid, C, members, scales, zeros): fits the grid of each group to the columns members[group].
+///  15. b.fit(grid, C, weights, members, scales, zeros): fits the grid of each group to the columns
+///      members[group]; `weights`, of the columns, are (1, columns), or empty for equal ones.
 ///  16. b.round(grid, C, group_of, scales, zeros, codes): nearest grid points.
 ///      b.subtract_decoded(grid, codes, group_of, scales, zeros, C): C -= decode(codes).
 ///  17. b.sweep(method, grid, block): the recurrence of methods/method.hpp for one SweepBlock, grids included.
@@ -78,7 +79,7 @@ struct ProbeMethod {
 /// Optional
 ///  21. b.add_block_products(A, width, X, C), else a loop of products: C_B += A_B X_B for each block B of
 ///      `width` rows of all three, A_B in the first `width` columns of A.
-///  22. b.cholesky_upper_bytes(A) and b.sweep_bytes<M>(block), else 0: memory that these operations take for
+///  22. b.cholesky_upper_bytes(A) and b.sweep_bytes<M>(grid, block), else 0: memory that these operations take for
 ///      themselves, see workspace_bytes().
 template <class B, class T>
 concept Backend = Real<T> &&
@@ -133,7 +134,7 @@ concept Backend = Real<T> &&
     b.store_columns(const_codes, order, codes);
     b.transpose(c, a);
     b.transpose(const_codes, codes);
-    b.fit(grid, c, members, a, a);
+    b.fit(grid, c, c, members, a, a);
     b.round(grid, c, order, c, c, codes);
     b.subtract_decoded(grid, const_codes, order, c, c, a);
     b.sweep(detail::ProbeMethod(), grid, block);

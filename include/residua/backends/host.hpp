@@ -59,22 +59,26 @@ class HostBackend : public detail::HostMatrices {
     }
 
     template <Real T, Grid<T> G>
-    void fit(const G& grid, MatrixView<const T> c, std::span<const std::vector<Index>> members,
-             MatrixView<T> scales, MatrixView<T> zeros) {
+    void fit(const G& grid, MatrixView<const T> c, MatrixView<const T> weights,
+             std::span<const std::vector<Index>> members, MatrixView<T> scales, MatrixView<T> zeros) {
         row_tiles<T>(c.cols, [&](Index first, Index active) {
             constexpr Index L = detail::lanes::width<T>;
             alignas(64) T scale[L];
             alignas(64) T zero[L];
             std::vector<T> values;
+            std::vector<T> weights_of;
             for (std::size_t g = 0; g < members.size(); ++g) {
                 const Index count = static_cast<Index>(members[g].size());
                 values.resize(static_cast<std::size_t>(count * L));
+                weights_of.resize(members[g].size());
                 for (Index i = 0; i < count; ++i) {
-                    detail::lanes::load<L>(c.row(members[g][static_cast<std::size_t>(i)]) + first, active,
-                                           values.data() + i * L);
+                    const Index k = members[g][static_cast<std::size_t>(i)];
+                    detail::lanes::load<L>(c.row(k) + first, active, values.data() + i * L);
+                    weights_of[static_cast<std::size_t>(i)] = weights.data ? weights(0, k) : T(1);
                 }
                 detail::lanes::fit<L>(
-                    grid, count, [&](Index i) { return values.data() + i * L; }, scale, zero);
+                    grid, count, [&](Index i) { return values.data() + i * L; }, weights_of.data(), scale,
+                    zero);
                 std::copy_n(scale, active, scales.row(static_cast<Index>(g)) + first);
                 std::copy_n(zero, active, zeros.row(static_cast<Index>(g)) + first);
             }

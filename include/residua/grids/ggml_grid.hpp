@@ -66,6 +66,7 @@ struct GGMLMinimumGrid {
     void validate() const { clip.validate(); }
 
     [[nodiscard]] RESIDUA_HOST_DEVICE constexpr int levels() const { return 1 << Bits; }
+    [[nodiscard]] RESIDUA_HOST_DEVICE constexpr bool two_ended() const { return true; }
 
     template <Real T>
     [[nodiscard]] RESIDUA_HOST_DEVICE GridParams<T> params(T low, T high) const {

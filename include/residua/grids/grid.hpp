@@ -5,6 +5,7 @@
 #include "residua/core/error.hpp"
 #include "residua/core/math.hpp"
 #include "residua/core/types.hpp"
+#include "residua/grids/scale_search.hpp"
 
 namespace residua {
 
@@ -14,24 +15,6 @@ template <Real T>
 struct GridParams {
     T scale;
     T zero;
-};
-
-/// Search for the range that is worth covering: both ends of [min, max] are shrunk by
-/// p = 1 - shrink * i / steps, i = 0 ... steps - 1, and the p with the least sum |w - q(w)|^norm is kept.
-struct ClipSearch {
-    bool enabled = false;
-    double norm = 2.4;
-    int steps = 80;
-    double shrink = 0.8;
-
-    void validate() const {
-        require(norm > 0 && norm <= 16, "ClipSearch: norm is", norm, "a number in (0, 16]");
-        require(steps >= 1 && steps <= 10000, "ClipSearch: steps is", steps, "1 to 10000");
-        require(shrink > 0 && shrink < 1, "ClipSearch: shrink is", shrink, "a number in (0, 1)");
-    }
-
-    [[nodiscard]] RESIDUA_HOST_DEVICE double factor(int step) const { return 1.0 - shrink * step / steps; }
-    [[nodiscard]] RESIDUA_HOST_DEVICE int candidates() const { return enabled ? steps : 1; }
 };
 
 /// The type that scales are stored in; a fit rounds to it, so that codes are exact for the stored scale.
@@ -70,6 +53,9 @@ template <Real T>
 ///   7. Optional, for a grid that only makes sense with groups of N columns:
 ///          static constexpr Index group_size = N;
 ///      It is then the default of a solve, and other sizes are refused, see resolve_group_size().
+///   8. Optional, for a grid whose parameters depend on both ends of the range, not on the farther one alone:
+///          bool two_ended() const;
+///      Where it is true, the scale search by loss moves the ends apart, see ClipSearch.
 template <class G, class T>
 concept Grid = Real<T> && std::is_trivially_copyable_v<G> &&
     requires(const G grid, T x, int code, GridParams<T> params) {
@@ -82,8 +68,8 @@ concept Grid = Real<T> && std::is_trivially_copyable_v<G> &&
 };
 
 /// A grid whose scales a refinement may refit while codes and zeros stay. Beyond a Grid:
-///   8. decode(code, {scale, zero}) = scale * slope + offset, where slope and offset depend on code and zero.
-///   9. g.stored_scale(x), x > 0, is a scale > 0 near x that a file stores exactly, valid with any zero.
+///   9. decode(code, {scale, zero}) = scale * slope + offset, where slope and offset depend on code and zero.
+///  10. g.stored_scale(x), x > 0, is a scale > 0 near x that a file stores exactly, valid with any zero.
 template <class G, class T>
 concept RefittableGrid = Grid<G, T> && requires(const G grid, T x) {
     { grid.stored_scale(x) } -> std::same_as<T>;

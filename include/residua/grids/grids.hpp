@@ -1,6 +1,7 @@
 #pragma once
 
-/// Every grid, and what makes one: Grid, GridParams, ClipSearch, ScaleType, round_scale, resolve_group_size.
+/// Every grid, and what makes one: Grid, GridParams, ClipSearch, ScaleSearch, ScaleType, round_scale,
+/// resolve_group_size.
 
 #include "residua/grids/codebook_grid.hpp"
 #include "residua/grids/float_grid.hpp"
@@ -10,3 +11,4 @@
 #include "residua/grids/integer_grid.hpp"
 #include "residua/grids/mxfp4_grid.hpp"
 #include "residua/grids/nvfp4_grid.hpp"
+#include "residua/grids/scale_search.hpp"

@@ -27,6 +27,7 @@ struct IntegerGrid {
     }
 
     [[nodiscard]] RESIDUA_HOST_DEVICE constexpr int levels() const { return 1 << bits; }
+    [[nodiscard]] RESIDUA_HOST_DEVICE constexpr bool two_ended() const { return symmetry == Symmetry::None; }
 
     template <Real T>
     [[nodiscard]] RESIDUA_HOST_DEVICE GridParams<T> params(T low, T high) const {

@@ -40,6 +40,7 @@ class Recurrence {
         } else {
             known_ = {f_, options_.stream_alpha};
         }
+        if (ClipSearch(grid_.clip).by_loss() && !groups_.members.empty()) weigh_columns();
     }
 
     /// Fills `result` with codes and parameters, or with the status that says why not.
@@ -118,6 +119,17 @@ class Recurrence {
         flags_ = backend.template allocate<Code>(1, 3);
         if (refines())
             refiner_.emplace(grid_, options_.refinement, options_.block_size, f_, groups_.of_column, rows);
+    }
+
+    /// R_kk^2, over their mean: what an error of column k costs once all columns behind it have made up for it.
+    void weigh_columns() {
+        B& backend = f_.backend();
+        std::vector<T> weights = backend.diagonal(f_.factor());
+        double sum = 0;
+        for (const T r : weights) sum += double(r) * double(r);
+        for (T& w : weights) w = static_cast<T>(double(w) * double(w) * double(n_) / sum);
+        weights_ = backend.template allocate<T>(1, n_);
+        backend.write(weights, weights_.view());
     }
 
     /// End of the columns whose sums a step over [begin, end) must know: groups that start in it may end
@@ -237,7 +249,8 @@ class Recurrence {
     void fit_all(B& backend, MatrixView<const T> columns) {
         if (groups_.members.empty()) return;
         const Index rows = columns.cols;
-        backend.fit(grid_, columns, groups_.members, scales_.view().block(0, 0, groups_.count, rows),
+        backend.fit(grid_, columns, MatrixView<const T>(weights_.view()), groups_.members,
+                    scales_.view().block(0, 0, groups_.count, rows),
                     zeros_.view().block(0, 0, groups_.count, rows));
     }
 
@@ -313,6 +326,7 @@ class Recurrence {
     Matrix known_sums_;                        // (in_features, rows) what of G is known beforehand
     Matrix sums_;                              // (panel, rows) G
     Matrix target_;                            // (in_features, rows) W* for grids fitted beforehand
+    Matrix weights_;                           // (1, in_features) of errors, where a fit asks for them
     Matrix scales_;                            // (groups, rows)
     Matrix zeros_;                             // (groups, rows)
     typename B::template Matrix<Code> codes_;  // (in_features, rows)

@@ -43,7 +43,7 @@ QuantizedMatrix<T, B, G> round_weights(B& backend, MatrixView<const In> weights,
         const MatrixView<const T> scale = scales.view();
         const MatrixView<const T> zero = zeros.view();
         backend.load_columns(weights.row_range(first, rows), order, columns.view(), flag.view().data);
-        backend.fit(grid, w, groups.members, scales.view(), zeros.view());
+        backend.fit(grid, w, MatrixView<const T>(), groups.members, scales.view(), zeros.view());
         backend.round(grid, w, groups.of_position, scale, zero, codes.view());
         backend.transpose(MatrixView<const Code>(codes.view()), result.codes.view().row_range(first, rows));
         backend.transpose(scale, result.scales.view().row_range(first, rows));

@@ -158,8 +158,8 @@ class PlanningBackend {
     template <class U>
     void transpose(MatrixView<const U>, MatrixView<U>) {}
     template <Real T, Grid<T> G>
-    void fit(const G&, MatrixView<const T>, std::span<const std::vector<Index>>, MatrixView<T>,
-             MatrixView<T>) {}
+    void fit(const G&, MatrixView<const T>, MatrixView<const T>, std::span<const std::vector<Index>>,
+             MatrixView<T>, MatrixView<T>) {}
     template <Real T, Grid<T> G>
     void round(const G&, MatrixView<const T>, std::span<const Index>, MatrixView<const T>,
                MatrixView<const T>, MatrixView<Code>) {}
@@ -167,9 +167,9 @@ class PlanningBackend {
     void subtract_decoded(const G&, MatrixView<const Code>, std::span<const Index>, MatrixView<const T>,
                           MatrixView<const T>, MatrixView<T>) {}
     template <Real T, Method M, Grid<T> G>
-    void sweep(const M&, const G&, const SweepBlock<T>& block) {
-        if constexpr (requires { backend_.template sweep_bytes<M>(block); })
-            take(backend_.template sweep_bytes<M>(block));
+    void sweep(const M&, const G& grid, const SweepBlock<T>& block) {
+        if constexpr (requires { backend_.template sweep_bytes<M>(grid, block); })
+            take(backend_.template sweep_bytes<M>(grid, block));
     }
 
     template <Real T, Grid<T> G>

@@ -135,8 +135,8 @@ class CudaBackend : public detail::CudaAccumulation {
     }
 
     template <Real T, Grid<T> G>
-    void fit(const G& grid, MatrixView<const T> c, std::span<const std::vector<Index>> members,
-             MatrixView<T> scales, MatrixView<T> zeros) {
+    void fit(const G& grid, MatrixView<const T> c, MatrixView<const T> weights,
+             std::span<const std::vector<Index>> members, MatrixView<T> scales, MatrixView<T> zeros) {
         std::vector<Index> columns;
         std::vector<Index> offsets = {0};
         for (const auto& group : members) {
@@ -145,7 +145,7 @@ class CudaBackend : public detail::CudaAccumulation {
         }
         const auto device_columns = upload_indices(columns);
         const auto device_offsets = upload_indices(offsets);
-        detail::cuda::fit(stream(), grid, c, device_columns.view().data, device_offsets.view().data,
+        detail::cuda::fit(stream(), grid, c, weights, device_columns.view().data, device_offsets.view().data,
                           static_cast<Index>(members.size()), scales, zeros);
     }
 
@@ -202,14 +202,23 @@ class CudaBackend : public detail::CudaAccumulation {
             scratch = allocate<T>(sweep_tiles(block), sweep_memory<M>(block).tile());
             task.scratch = scratch.view().data;
         }
+        Matrix<std::uint32_t> trials;
+        if (tries_candidates(grid, block)) {
+            trials = allocate<std::uint32_t>(sweep_tiles(block), sweep_memory<M>(block).trial_words());
+            task.trials = trials.view().data;
+        }
         detail::cuda::sweep(stream(), method, grid, task, shared_bytes);
     }
 
     /// Of device memory, which sweep() takes for itself.
-    template <Method M, Real T>
-    std::size_t sweep_bytes(const SweepBlock<T>& block) const {
-        const auto tile = static_cast<std::size_t>(sweep_memory<M>(block).tile()) * sizeof(T);
-        return sweep_shared_bytes<M>(block) > 0 ? 0 : static_cast<std::size_t>(sweep_tiles(block)) * tile;
+    template <Method M, Real T, Grid<T> G>
+    std::size_t sweep_bytes(const G& grid, const SweepBlock<T>& block) const {
+        const detail::cuda::SweepMemory<T, M> memory = sweep_memory<M>(block);
+        std::size_t bytes = 0;
+        if (sweep_shared_bytes<M>(block) == 0) bytes += static_cast<std::size_t>(memory.tile()) * sizeof(T);
+        if (tries_candidates(grid, block))
+            bytes += static_cast<std::size_t>(memory.trial_words()) * sizeof(std::uint32_t);
+        return static_cast<std::size_t>(sweep_tiles(block)) * bytes;
     }
 
     template <Real T, Grid<T> G>
@@ -250,6 +259,11 @@ class CudaBackend : public detail::CudaAccumulation {
     template <class T>
     static Index sweep_tiles(const SweepBlock<T>& block) {
         return (block.columns.cols + detail::cuda::lanes - 1) / detail::cuda::lanes;
+    }
+
+    template <class G, class T>
+    static bool tries_candidates(const G& grid, const SweepBlock<T>& block) {
+        return ClipSearch(grid.clip).by_loss() && !block.fits.empty();
     }
 
     template <Method M, class T>

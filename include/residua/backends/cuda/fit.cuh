@@ -5,7 +5,8 @@
 #include "residua/grids/grid.hpp"
 
 /// Grid fits of groups of columns: a thread block takes 32 output rows, one per lane, and its warps share
-/// the columns (for the range) and the candidates (for the clip search).
+/// the columns (for the range) and the candidates (for the searches). column(i), i < count, is the i-th weight
+/// of the row of the lane.
 namespace residua::detail::cuda {
 
 inline constexpr int lanes = 32;
@@ -16,7 +17,29 @@ struct FitScratch {
     T low[warps][lanes];
     T high[warps][lanes];
     int step[warps][lanes];
+    T error[ClipSearch::most_candidates][lanes];             // of the candidates of a search by loss
+    std::int8_t ranked[ClipSearch::most_candidates][lanes];  // candidates in the order of their errors
 };
+
+/// The least value of all warps for the row of this lane and the number that goes with it; the smaller one of
+/// two. Negative numbers do not take part. All threads of the block take part, and get the result.
+template <class T>
+__device__ void least_of_warps(FitScratch<T>& scratch, T& least, int& best, int warp, int lane) {
+    __syncthreads();
+    scratch.low[warp][lane] = least;
+    scratch.step[warp][lane] = best;
+    __syncthreads();
+    least = scratch.low[0][lane];
+    best = scratch.step[0][lane];
+    for (int v = 1; v < warps; ++v) {
+        const T value = scratch.low[v][lane];
+        const int number = scratch.step[v][lane];
+        if (number >= 0 && (best < 0 || value < least || (value == least && number < best))) {
+            least = value;
+            best = number;
+        }
+    }
+}
 
 /// Errors of the candidates that are one warp's share. Keeps the least and its step; the first wins ties.
 template <class T, class G, class Column>
@@ -60,13 +83,13 @@ __device__ void search_clip(const G& grid, int count, Column column, T low, T hi
     }
 }
 
-/// Parameters of one group for the row of this lane; column(i), i < count, is the row's i-th weight. All
-/// threads of the block take part and get the result. The scratch may be used again after a barrier.
-template <class T, class G, class Column>
-__device__ GridParams<T> fit_group(const G& grid, int count, Column column, FitScratch<T>& scratch, int warp,
-                                   int lane) {
-    T low = T(0);
-    T high = T(0);
+/// The range of one group, 0 included, for the row of this lane. All threads of the block take part and get the
+/// result.
+template <class T, class Column>
+__device__ void find_range(int count, Column column, FitScratch<T>& scratch, int warp, int lane, T& low,
+                           T& high) {
+    low = T(0);
+    high = T(0);
     for (int i = warp; i < count; i += warps) {
         const T x = column(i);
         low = x < low ? x : low;
@@ -79,34 +102,147 @@ __device__ GridParams<T> fit_group(const G& grid, int count, Column column, FitS
         low = scratch.low[v][lane] < low ? scratch.low[v][lane] : low;
         high = scratch.high[v][lane] > high ? scratch.high[v][lane] : high;
     }
-    if (!grid.clip.enabled) return grid.params(low, high);
+}
 
+/// Parameters that cover the range or, with a search, the part of it with the least sum |error|^norm. All threads
+/// of the block take part and get the result. The scratch may be used again after a barrier.
+template <class T, class G, class Column>
+__device__ GridParams<T> fit_by_norm(const G& grid, int count, Column column, T low, T high,
+                                     FitScratch<T>& scratch, int warp, int lane) {
+    if (!grid.clip.enabled) return grid.params(low, high);
     T least = std::numeric_limits<T>::infinity();
     int best = -1;
     search_clip(grid, count, column, low, high, warp, least, best);
-    __syncthreads();
-    scratch.low[warp][lane] = least;
-    scratch.step[warp][lane] = best;
-    __syncthreads();
-    least = scratch.low[0][lane];
-    best = scratch.step[0][lane];
-    for (int v = 1; v < warps; ++v) {
-        const T error = scratch.low[v][lane];
-        const int step = scratch.step[v][lane];
-        if (step >= 0 && (error < least || (error == least && step < best))) {
-            least = error;
-            best = step;
-        }
-    }
+    least_of_warps(scratch, least, best, warp, lane);
     const T factor = static_cast<T>(grid.clip.factor(best));
     return grid.params(factor * low, factor * high);
 }
 
-/// Fits the grid of group blockIdx.y: columns members[offsets[g]] ... members[offsets[g + 1] - 1] of C.
+/// The candidates of a search by loss for the row of this lane, in the order of their errors
+/// sum_i weight(i) (x_i - q(x_i))^2. Of candidates with the same error, as those with the same parameters have it,
+/// there is one. All threads of the block take part in what has a barrier.
+template <class T, class G>
+class Shortlist {
+  public:
+    __device__ Shortlist(const G& grid, T low, T high, GridParams<T> by_norm, FitScratch<T>& scratch,
+                         int warp, int lane)
+        : candidates_(grid),
+          grid_(grid),
+          low_(low),
+          high_(high),
+          by_norm_(by_norm),
+          scratch_(scratch),
+          warp_(warp),
+          lane_(lane) {}
+
+    __device__ int count() const { return candidates_.count(); }
+    __device__ GridParams<T> params(int candidate) const {
+        return candidates_.params(candidate, low_, high_, by_norm_);
+    }
+
+    /// The errors of all candidates, into the scratch. Barriers before and after.
+    template <class Column, class Weight>
+    __device__ void screen(int columns, Column column, Weight weight) const {
+        GridParams<T> p[batch];
+        T error[batch];
+#pragma unroll
+        for (int b = 0; b < batch; ++b) {
+            p[b] = params(min(warp_ + b * warps, count() - 1));
+            error[b] = T(0);
+        }
+#pragma unroll 1
+        for (int i = 0; i < columns; ++i) {
+            const T x = column(i);
+            const T w = weight(i);
+#pragma unroll
+            for (int b = 0; b < batch; ++b) {
+                const T deviation = x - grid_.decode(grid_.encode(x, p[b]), p[b]);
+                error[b] += w * (deviation * deviation);
+            }
+        }
+#pragma unroll
+        for (int b = 0; b < batch; ++b) {
+            if (warp_ + b * warps < count()) scratch_.error[warp_ + b * warps][lane_] = error[b];
+        }
+        __syncthreads();
+    }
+
+    /// After screen(): the candidate with the least error, number 0 where errors are no numbers.
+    __device__ int first() const {
+        int best = 0;
+        T least = scratch_.error[0][lane_];
+        for (int c = 1; c < count(); ++c) {
+            const T error = scratch_.error[c][lane_];
+            if (error < least) {
+                least = error;
+                best = c;
+            }
+        }
+        return best;
+    }
+
+    /// After screen(): puts candidates into scratch.ranked, number 0, the choice of the norm search, first, and the
+    /// others behind it in the order of their errors; places that are left over hold number 0. With barriers.
+    __device__ void rank() const {
+        T error[batch];
+        bool repeats[batch];
+        int place[batch];
+#pragma unroll
+        for (int b = 0; b < batch; ++b) {
+            const int own = warp_ + b * warps;
+            error[b] = own < count() ? scratch_.error[own][lane_] : T(0);
+            repeats[b] = own >= count();
+            place[b] = 0;
+        }
+        for (int c = 0; c < count(); ++c) {
+            const T other = scratch_.error[c][lane_];
+#pragma unroll
+            for (int b = 0; b < batch; ++b)
+                repeats[b] = repeats[b] || (c < warp_ + b * warps && other == error[b]);
+        }
+        __syncthreads();
+#pragma unroll
+        for (int b = 0; b < batch; ++b) {
+            const int own = warp_ + b * warps;
+            if (own < count()) {
+                scratch_.ranked[own][lane_] = 0;
+                if (repeats[b]) scratch_.error[own][lane_] = std::numeric_limits<T>::infinity();
+                if (own == 0) scratch_.error[own][lane_] = T(-1);
+            }
+        }
+        __syncthreads();
+        for (int c = 0; c < count(); ++c) {
+            const T other = scratch_.error[c][lane_];
+#pragma unroll
+            for (int b = 0; b < batch; ++b) place[b] += other < error[b];
+        }
+#pragma unroll
+        for (int b = 0; b < batch; ++b) {
+            const int own = warp_ + b * warps;
+            // errors that are no numbers take no place
+            if (!repeats[b] && own > 0 && error[b] < std::numeric_limits<T>::infinity())
+                scratch_.ranked[place[b]][lane_] = static_cast<std::int8_t>(own);
+        }
+        __syncthreads();
+    }
+
+  private:
+    static constexpr int batch = (ClipSearch::most_candidates + warps - 1) / warps;  // candidates of a warp
+
+    LossCandidates<G> candidates_;
+    const G& grid_;
+    T low_, high_;
+    GridParams<T> by_norm_;
+    FitScratch<T>& scratch_;
+    int warp_, lane_;
+};
+
+/// Fits the grid of group blockIdx.y: columns members[offsets[g]] ... members[offsets[g + 1] - 1] of C, whose
+/// errors a search by loss weighs by `weights` (1, columns), or by 1 where there are none.
 template <class T, class G>
 __global__ void __launch_bounds__(lanes* warps)
-    fit_kernel(G grid, MatrixView<const T> c, const std::int32_t* members, const std::int32_t* offsets,
-               MatrixView<T> scales, MatrixView<T> zeros) {
+    fit_kernel(G grid, MatrixView<const T> c, MatrixView<const T> weights, const std::int32_t* members,
+               const std::int32_t* offsets, MatrixView<T> scales, MatrixView<T> zeros) {
     __shared__ FitScratch<T> scratch;
     const int lane = threadIdx.x % lanes;
     const int warp = threadIdx.x / lanes;
@@ -115,7 +251,14 @@ __global__ void __launch_bounds__(lanes* warps)
     const std::int32_t* const group = members + offsets[blockIdx.y];
     const int count = offsets[blockIdx.y + 1] - offsets[blockIdx.y];
     const auto column = [&](int i) { return c(group[i], clamped); };
-    const GridParams<T> params = fit_group<T>(grid, count, column, scratch, warp, lane);
+    T low, high;
+    find_range(count, column, scratch, warp, lane, low, high);
+    GridParams<T> params = fit_by_norm(grid, count, column, low, high, scratch, warp, lane);
+    if (ClipSearch(grid.clip).by_loss()) {
+        const Shortlist<T, G> shortlist(grid, low, high, params, scratch, warp, lane);
+        shortlist.screen(count, column, [&](int i) { return weights.data ? weights(0, group[i]) : T(1); });
+        params = shortlist.params(shortlist.first());
+    }
     if (warp == 0 && row < c.cols) {
         scales(blockIdx.y, row) = params.scale;
         zeros(blockIdx.y, row) = params.zero;
@@ -123,10 +266,11 @@ __global__ void __launch_bounds__(lanes* warps)
 }
 
 template <class T, class G>
-void fit(cudaStream_t stream, const G& grid, MatrixView<const T> c, const std::int32_t* members,
-         const std::int32_t* offsets, Index groups, MatrixView<T> scales, MatrixView<T> zeros) {
+void fit(cudaStream_t stream, const G& grid, MatrixView<const T> c, MatrixView<const T> weights,
+         const std::int32_t* members, const std::int32_t* offsets, Index groups, MatrixView<T> scales,
+         MatrixView<T> zeros) {
     const dim3 blocks(static_cast<unsigned>((c.cols + lanes - 1) / lanes), static_cast<unsigned>(groups));
-    fit_kernel<T, G><<<blocks, lanes * warps, 0, stream>>>(grid, c, members, offsets, scales, zeros);
+    fit_kernel<T, G><<<blocks, lanes * warps, 0, stream>>>(grid, c, weights, members, offsets, scales, zeros);
     check_launch("fit_kernel");
 }
 

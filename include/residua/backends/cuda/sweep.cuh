@@ -30,6 +30,7 @@ struct SweepTask {
     int extent;                 // columns that fits reach
     int fits;                   // groups to fit
     T* scratch;                 // tiles of all thread blocks, where shared memory is too small for one
+    std::uint32_t* trials;      // codes of candidates, SweepMemory::trial_words() for each thread block
     const std::int32_t* table;  // in device memory if it is too long for a kernel's parameters
     std::int32_t inline_table[inline_entries];
 
@@ -55,8 +56,10 @@ struct SweepMemory {
     __host__ __device__ int leading() const { return (extent + lanes - 1) / lanes * lanes; }
     __host__ __device__ int array() const { return extent * lanes; }
     __host__ __device__ int tile() const {
-        return leading() + array() * (3 + (forwards ? 1 : 0) + (two_views ? 2 : 0));
+        return 2 * leading() + array() * (3 + (forwards ? 1 : 0) + (two_views ? 2 : 0));
     }
+    /// Four codes a word, for every warp.
+    __host__ __device__ int trial_words() const { return (extent + 3) / 4 * lanes * warps; }
     __host__ __device__ int near(int i) const { return i * lanes; }
     __host__ __device__ int far_length(int block) const { return leading() - lanes * (block + 1) + 4; }
     __host__ __device__ int far_block(int block) const {
@@ -69,6 +72,15 @@ struct SweepMemory {
     __host__ __device__ int triangle() const { return near(leading()) + far_block(leading() / lanes); }
     __host__ __device__ int coefficients() const { return triangle() * (forwards ? 2 : 1); }
 };
+
+// Parts of SweepTile, in functions of their own: sums of a segment take most of the registers, in the sweep as in the
+// search for scales, and one compiled into the other spills those of both.
+template <class T, class M, class G, bool Shared>
+__device__ __noinline__ void fit_group(const M& method, const G& grid, const SweepTask<T>& task,
+                                       FitScratch<T>& fit_scratch, int f);
+template <class T, class M, class G, bool Shared>
+__device__ __noinline__ T group_loss(const M& method, const G& grid, const SweepTask<T>& task,
+                                     FitScratch<T>& fit_scratch, int begin, int end, GridParams<T> params);
 
 /// \tparam Shared  whether a thread block keeps its tile in shared memory, or in SweepTask::scratch
 template <class T, class M, class G, bool Shared>
@@ -100,6 +112,7 @@ class SweepTile {
             c_ = take(size_.array());
             q_ = take(size_.array());
         }
+        weight_ = take(size_.leading());
         for (int c = 0; Shared && c < (forwards ? 2 : 1); ++c) {
             near_[c] = take(size_.near(size_.leading()));
             far_[c] = take(size_.triangle() - size_.near(size_.leading()));
@@ -111,12 +124,12 @@ class SweepTile {
         int next = 0;
         if (s_.published.scales == GroupScales::Stale && s_.fits > 0) {
             current_weights(0, s_.extent);
-            for (; next < s_.fits; ++next) fit(next);
+            for (; next < s_.fits; ++next) fit_group<T, M, G, Shared>(method_, grid_, s_, fit_scratch_, next);
         }
         for (int from = 0, to = 0; from < s_.width; from = to) {
             if (next < s_.fits && s_.fit_begin(next) == from) {
                 current_weights(from, s_.fit_end(next));
-                fit(next++);
+                fit_group<T, M, G, Shared>(method_, grid_, s_, fit_scratch_, next++);
             }
             to = min(end_of_segment(from), s_.width);
             if (next < s_.fits) to = min(to, s_.fit_begin(next));
@@ -131,6 +144,79 @@ class SweepTile {
         if (size_.two_views) change_view();
         store();
         if (!finite_) *s_.overflow = 1;
+    }
+
+    /// The grid of group f, to the weights in y.
+    __device__ void fit(int f) const {
+        const int begin = s_.fit_begin(f);
+        const int count = s_.fit_end(f) - begin;
+        const auto column = [&](int i) { return at(y_, begin + i); };
+        T low, high;
+        find_range(count, column, fit_scratch_, warp_, lane_, low, high);
+        GridParams<T> params = fit_by_norm(grid_, count, column, low, high, fit_scratch_, warp_, lane_);
+        if (ClipSearch(grid_.clip).by_loss()) {
+            const Shortlist<T, G> shortlist(grid_, low, high, params, fit_scratch_, warp_, lane_);
+            shortlist.screen(count, column, [&](int i) { return weight_[begin + i]; });
+            shortlist.rank();
+            params = search_loss(shortlist, begin, begin + count);
+        }
+        if (warp_ == 0 && active_) {
+            s_.scales(s_.fit_id(f), row_) = params.scale;
+            s_.zeros(s_.fit_id(f), row_) = params.zero;
+        }
+        __syncthreads();
+    }
+
+    /// What the columns [begin, end), with their current weights in y, lose with these parameters:
+    /// sum_k R_kk^2 (c_k - q_k)^2 of the recurrence over them alone. Each warp by itself.
+    ///
+    /// The sums of a segment's columns are in registers. Columns of earlier segments are added to them with what they
+    /// feed back, y - q, made anew from their codes, which take a quarter of its memory.
+    __device__ T group_loss(int begin, int end, GridParams<T> params) const {
+        std::uint32_t* const codes =
+            s_.trials + (Index(blockIdx.x) * warps + warp_) * (size_.trial_words() / warps) + lane_;
+        T loss = T(0);
+        for (int from = begin, to = begin; from < end; from = to) {
+            to = min(end_of_segment(from), end);
+            Window<false> sums;
+            sums.clear();
+            for (int first = begin, last = begin; first < from; first = last) {
+                last = end_of_segment(first);
+                const T* r_quad = Shared ? far_[factor] + size_.far(first, from) : nullptr;
+                const int length = size_.far_length(first / segment);
+#pragma unroll(Shared ? 2 : 1)
+                for (int i = first; i < last; ++i, r_quad += length) {
+                    const int code = static_cast<int>(codes[i / 4 * lanes] >> i % 4 * 8 & 0xffu);
+                    const T f = at(y_, i) - grid_.decode(code, params);
+#pragma unroll
+                    for (int j = 0; j < segment; j += 4) {
+                        const Quad r = far<factor>(Shared ? r_quad + j : nullptr, i, from + j);
+#pragma unroll
+                        for (int v = 0; v < 4; ++v) sums.x[j + v] += f * r.v[v];
+                    }
+                }
+            }
+
+            std::uint32_t word = 0;
+            T inverse = inverse_[from];
+            T w = at(y_, from);
+#pragma unroll 2
+            for (int k = from; k < to; ++k) {
+                const T c = w + sums.x[0] * inverse;
+                const Row row = near<factor>(k);
+                inverse = inverse_[k + 1];  // one past the end may be read, here and of y
+                const T next_w = at(y_, k + 1);
+                sums.catch_up();
+                const int code = grid_.encode(c, params);
+                const T q = grid_.decode(code, params);
+                sums.finish(w - q, row);
+                loss += weight_[k] * ((c - q) * (c - q));
+                word = word >> 8 | static_cast<std::uint32_t>(code) << 24;
+                if (k % 4 == 3) codes[k / 4 * lanes] = word;
+                w = next_w;
+            }
+        }
+        return loss;
     }
 
   private:
@@ -223,7 +309,12 @@ class SweepTile {
             }
         }
         if constexpr (Shared) __pipeline_commit();
-        for (int k = threadIdx.x; k < s_.extent; k += lanes * warps) inverse_[k] = T(1) / s_.factor(k, k);
+        for (int k = threadIdx.x; k < s_.extent; k += lanes * warps) {
+            const T r = s_.factor(k, k);
+            const T relative = r / s_.factor(0, 0);  // squares of R_kk themselves may overflow
+            inverse_[k] = T(1) / r;
+            weight_[k] = relative * relative;
+        }
         if constexpr (Shared) __pipeline_wait_prior(0);
         __syncthreads();
     }
@@ -277,11 +368,16 @@ class SweepTile {
         T f = T(0), a = T(0);  // its terms
 
         __device__ void start(const SweepTile& tile, T* array, int from) {
+            clear();
 #pragma unroll
             for (int j = 0; j < segment; ++j)
-                x[j] = from + j < tile.s_.extent ? tile.at(array, from + j) : T(0);
+                if (from + j < tile.s_.extent) x[j] = tile.at(array, from + j);
+        }
+
+        __device__ void clear() {
 #pragma unroll
             for (int j = 0; j < segment; ++j) {
+                x[j] = T(0);
                 r.quads[j / 4].v[j % 4] = T(0);
                 if constexpr (WithResiduals) m.quads[j / 4].v[j % 4] = T(0);
             }
@@ -349,16 +445,22 @@ class SweepTile {
         __syncthreads();
     }
 
-    __device__ void fit(int f) const {
-        const int begin = s_.fit_begin(f);
-        const auto column = [&](int i) { return at(y_, begin + i); };
-        const GridParams<T> params =
-            fit_group<T>(grid_, s_.fit_end(f) - begin, column, fit_scratch_, warp_, lane_);
-        if (warp_ == 0 && active_) {
-            s_.scales(s_.fit_id(f), row_) = params.scale;
-            s_.zeros(s_.fit_id(f), row_) = params.zero;
+    /// Of the survivors of a search by loss the one with the least loss, every warp with its share of them.
+    __device__ GridParams<T> search_loss(const Shortlist<T, G>& shortlist, int begin, int end) const {
+        const int survivors = min(ClipSearch(grid_.clip).survivors, shortlist.count());
+        T least = std::numeric_limits<T>::infinity();
+        int best = -1;
+        for (int place = warp_; place < survivors; place += warps) {
+            const GridParams<T> params = shortlist.params(fit_scratch_.ranked[place][lane_]);
+            const T loss =
+                cuda::group_loss<T, M, G, Shared>(method_, grid_, s_, fit_scratch_, begin, end, params);
+            if (place == 0 || loss < least) {
+                least = loss;
+                best = place;
+            }
         }
-        __syncthreads();
+        least_of_warps(fit_scratch_, least, best, warp_, lane_);
+        return shortlist.params(fit_scratch_.ranked[best][lane_]);
     }
 
     /// Columns [from, to) of one segment, by the first warp: f in place of G, a, and codes in y.
@@ -470,6 +572,7 @@ class SweepTile {
     int group_ = -1;
     GridParams<T> params_ = {T(1), T(0)};
     T* inverse_;  // 1 / R_kk
+    T* weight_;   // R_kk^2, up to a common factor
     T* w_;        // w
     T* g_;        // G, then f
     T* y_;        // weights that grids are fitted to, then codes
@@ -478,6 +581,26 @@ class SweepTile {
     T* q_ = nullptr;
     T *near_[2], *far_[2];  // of R and M
 };
+
+/// The tile of this thread block.
+template <class T, class M, class G, bool Shared>
+__device__ SweepTile<T, M, G, Shared> tile_of_block(const M& method, const G& grid, const SweepTask<T>& task,
+                                                    FitScratch<T>& fit_scratch) {
+    extern __shared__ __align__(16) unsigned char memory[];
+    return {method, grid, task, reinterpret_cast<T*>(memory), fit_scratch};
+}
+
+template <class T, class M, class G, bool Shared>
+__device__ void fit_group(const M& method, const G& grid, const SweepTask<T>& task,
+                          FitScratch<T>& fit_scratch, int f) {
+    tile_of_block<T, M, G, Shared>(method, grid, task, fit_scratch).fit(f);
+}
+
+template <class T, class M, class G, bool Shared>
+__device__ T group_loss(const M& method, const G& grid, const SweepTask<T>& task, FitScratch<T>& fit_scratch,
+                        int begin, int end, GridParams<T> params) {
+    return tile_of_block<T, M, G, Shared>(method, grid, task, fit_scratch).group_loss(begin, end, params);
+}
 
 template <class T, class M, class G, bool Shared>
 __global__ void __launch_bounds__(lanes* warps,

@@ -30,6 +30,13 @@ class SweepTile {
         sums_.resize(lanes_of(extent_));
         fed_.resize(lanes_of(width));
         current_.resize(lanes_of(extent_));
+        if (ClipSearch(grid_.clip).by_loss()) {
+            trial_.resize(lanes_of(extent_));
+            for (Index k = 0; k < extent_; ++k) {
+                const T relative = diagonal(k) / diagonal(0);  // squares of R_kk themselves may overflow
+                weights_.push_back(relative * relative);
+            }
+        }
         if constexpr (forwards) residual_.resize(lanes_of(width));
         if (has_other_view()) {
             compensated_.resize(lanes_of(width));
@@ -119,10 +126,40 @@ class SweepTile {
         alignas(64) T scale[L];
         alignas(64) T zero[L];
         const Index from = group.begin - b_.begin;
-        lanes::fit<L>(
-            grid_, group.end - group.begin, [&](Index i) { return at(current_, from + i); }, scale, zero);
+        const Index count = group.end - group.begin;
+        const auto column = [&](Index i) { return at(current_, from + i); };
+        if (ClipSearch(grid_.clip).by_loss()) {
+            const auto loss = [&](const T* s, const T* z, T* sums) {
+                group_loss(from, from + count, s, z, sums);
+            };
+            lanes::fit_by_loss<L>(grid_, count, column, weights_.data() + from, loss, scale, zero);
+        } else {
+            lanes::fit<L>(grid_, count, column, static_cast<const T*>(nullptr), scale, zero);
+        }
         std::copy_n(scale, active, b_.scales.row(group.id) + first);
         std::copy_n(zero, active, b_.zeros.row(group.id) + first);
+    }
+
+    /// What the columns [from, to) lose with these parameters, sum_k R_kk^2 (c_k - q_k)^2 of the recurrence over
+    /// them alone, which starts from their current weights.
+    void group_loss(Index from, Index to, const T* scale, const T* zero, T* loss) {
+        std::fill_n(loss, L, T(0));
+        for (Index k = from; k < to; ++k) {
+            alignas(64) T sum[L];
+            for (Index l = 0; l < L; ++l) sum[l] = T(0);
+            lanes::accumulate<L>(factor_column(k) + from, at(trial_, from), k - from, sum);
+            const T* w = at(current_, k);
+            const T inverse = T(1) / diagonal(k);
+            const T weight = weights_[static_cast<std::size_t>(k)];
+            T* f = at(trial_, k);
+            for (Index l = 0; l < L; ++l) {
+                const GridParams<T> p = {scale[l], zero[l]};
+                const T c = w[l] + sum[l] * inverse;
+                const T q = grid_.decode(grid_.encode(c, p), p);
+                loss[l] += weight * ((c - q) * (c - q));
+                f[l] = w[l] - q;
+            }
+        }
     }
 
     void quantize(Index k, const T* scale, const T* zero, Index first, Index active) {
@@ -210,6 +247,8 @@ class SweepTile {
     std::vector<T> fed_;          // f
     std::vector<T> residual_;     // a
     std::vector<T> current_;      // weights that grids are fitted to; z of change_view
+    std::vector<T> trial_;        // w - q of a candidate of a search by loss
+    std::vector<T> weights_;      // R_kk^2, up to a common factor
     std::vector<T> compensated_;  // c
     std::vector<T> quantized_;    // q
 };
