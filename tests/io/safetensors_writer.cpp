@@ -9,6 +9,7 @@
 
 #if __has_include(<sys/resource.h>)
 #include <sys/resource.h>
+#include <sys/stat.h>
 
 #include <csignal>
 #endif
@@ -212,6 +213,20 @@ TEST_CASE("failures to create, write and rename are reported and clean up", "[wr
         CHECK(folder.is_empty());
     }
 #if __has_include(<sys/resource.h>)
+    SECTION("a pipe has the name, as a device could") {
+        REQUIRE(::mkfifo((folder / "f").c_str(), 0600) == 0);
+        CHECK_THROWS_AS(io::write_safetensors(folder / "f", {{"w", DType::U8, {3}, three}}), io::FileError);
+        CHECK(std::filesystem::is_fifo(folder / "f"));
+        CHECK(files_in(folder) == 1);
+
+        // one that comes while the file is written
+        io::SafetensorsWriter writer(folder / "g", {{"w", DType::U8, {3}}});
+        writer.append("w", three);
+        REQUIRE(::mkfifo((folder / "g").c_str(), 0600) == 0);
+        CHECK_THROWS_AS(writer.commit(), io::FileError);
+        CHECK(std::filesystem::is_fifo(folder / "g"));
+        CHECK(files_in(folder) == 2);
+    }
     SECTION("the disk is full") {
         // A limit on the size of files fails writes as a full disk does.
         rlimit before = {};

@@ -25,7 +25,8 @@ namespace residua::io {
 /// A new file that appears under its name complete or not at all.
 ///
 /// Bytes go to a temporary file in the same directory; commit() makes them durable and renames it onto
-/// `path`, replacing a file (or a symbolic link, not what it points to) of that name. Destruction without
+/// `path`, replacing a file (or a symbolic link, not what it points to) of that name, but nothing else: a
+/// device, a pipe or a directory is refused, when the object is made and once more by commit(). Destruction without
 /// commit(), and any failure, removes the temporary file and leaves `path` as it was. Only one failure is
 /// later than the rename: where the directory itself cannot be made durable, commit() throws and `path` holds
 /// the new, complete file.
@@ -70,6 +71,10 @@ class AtomicFile {
         if (::fsync(::fileno(file_)) != 0) fail("write");
 #endif
         if (std::fclose(std::exchange(file_, nullptr)) != 0) fail("close");
+        if (!is_replaceable()) {
+            remove_temporary();
+            refuse_to_replace();
+        }
         std::error_code error;
         std::filesystem::rename(temporary_, path_, error);
         if (error) {
@@ -80,7 +85,21 @@ class AtomicFile {
     }
 
   private:
+    bool is_replaceable() const {
+        std::error_code ignored;
+        const auto status = std::filesystem::symlink_status(path_, ignored);
+        return !std::filesystem::exists(status) || std::filesystem::is_regular_file(status) ||
+               std::filesystem::is_symlink(status);
+    }
+
+    [[noreturn]] void refuse_to_replace() const {
+        std::error_code ignored;
+        const bool is_folder = std::filesystem::is_directory(path_, ignored);
+        throw FileError("replace (not a regular file)", path_.string(), is_folder ? EISDIR : EEXIST);
+    }
+
     void open() {
+        if (!is_replaceable()) refuse_to_replace();
         std::random_device random;
         for (int attempt = 0; attempt < 100; ++attempt) {
             const std::uint64_t number = (static_cast<std::uint64_t>(random()) << 32) | random();
