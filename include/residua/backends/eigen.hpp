@@ -135,7 +135,7 @@ class EigenBackend : public HostBackend {
 
     template <class M>
     static M& lvalue(M&& m) {
-        return m;
+        return static_cast<M&>(m);  // in C++23 `m` alone is an rvalue here
     }
 
     /// Keeps Eigen from starting OpenMP threads of its own inside a task.
