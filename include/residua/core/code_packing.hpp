@@ -8,9 +8,9 @@
 /// [i b, (i + 1) b), so that 32 codes are exactly b words; unused bits at the end are zero.
 namespace residua {
 
-/// Words that `count` codes of b bits take.
+/// Words that `count` codes of b bits take, b <= 32.
 [[nodiscard]] RESIDUA_HOST_DEVICE constexpr Index packed_words(Index count, int bits) {
-    return (count * bits + 31) / 32;
+    return count / 32 * bits + (count % 32 * bits + 31) / 32;  // count * bits may be beyond an Index
 }
 
 namespace detail {

@@ -7,6 +7,7 @@
 #include <utility>
 
 #include "residua/core/error.hpp"
+#include "residua/core/sizes.hpp"
 #include "residua/core/view.hpp"
 
 namespace residua {
@@ -24,6 +25,8 @@ class Matrix {
         require(cols >= 0, "Matrix: cols is", cols, "at least 0");
         require(stride >= cols, "Matrix: stride is", stride,
                 "at least the number of columns, " + std::to_string(cols));
+        require(detail::product_fits(rows, stride, sizeof(T)), "Matrix: rows times stride is",
+                std::to_string(rows) + " * " + std::to_string(stride), "a matrix of fewer than 2^63 bytes");
         if (rows > 0 && stride > 0) {
             const auto bytes = static_cast<std::size_t>(rows * stride) * sizeof(T);
             data_.reset(static_cast<T*>(::operator new(bytes, std::align_val_t(alignment))));

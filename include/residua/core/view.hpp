@@ -1,9 +1,11 @@
 #pragma once
 
+#include <cstdint>
 #include <string>
 #include <type_traits>
 
 #include "residua/core/error.hpp"
+#include "residua/core/sizes.hpp"
 #include "residua/core/types.hpp"
 
 namespace residua {
@@ -60,6 +62,11 @@ void require_matrix(const std::string& what, MatrixView<T> view, Index cols,
     require(view.cols == cols, what + ".cols is", view.cols, std::to_string(cols) + " (" + meaning + ")");
     require(view.stride >= view.cols, what + ".stride is", view.stride,
             "at least its columns, " + std::to_string(view.cols));
+    require(product_fits(view.rows, view.stride, sizeof(T)), what + ".rows times stride is",
+            std::to_string(view.rows) + " * " + std::to_string(view.stride),
+            "a matrix of fewer than 2^63 bytes");
+    require(reinterpret_cast<std::uintptr_t>(view.data) % alignof(T) == 0, what + ".data is", "not aligned",
+            "an address that is a multiple of " + std::to_string(alignof(T)));
     require(view.rows == 0 || view.data, what + ".data is", "null", "the elements of a matrix");
 }
 

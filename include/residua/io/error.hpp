@@ -39,8 +39,11 @@ namespace detail {
     };
     while (length > 0 && length < text.size() && inside_character(length)) --length;  // keeps UTF-8 whole
     std::string shown(text.substr(0, length));
-    for (char& c : shown) {
-        if (static_cast<unsigned char>(c) < 0x20u || c == 0x7f) c = '?';
+    for (std::size_t i = 0; i < shown.size(); ++i) {
+        const bool is_c1 = shown[i] == '\xc2' && i + 1 < shown.size() &&
+                           (static_cast<unsigned char>(shown[i + 1]) & 0xe0u) == 0x80u;  // U+0080 to U+009F
+        if (is_c1) shown.replace(i, 2, "?");
+        if (static_cast<unsigned char>(shown[i]) < 0x20u || shown[i] == 0x7f) shown[i] = '?';
     }
     return "'" + shown + (length < text.size() ? "...'" : "'");
 }

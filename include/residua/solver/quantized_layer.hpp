@@ -45,6 +45,7 @@ struct QuantizedLayer {
         require(rows >= 1, "QuantizedLayer::of_shape: rows is", rows, "at least 1");
         require(cols >= 1, "QuantizedLayer::of_shape: cols is", cols, "at least 1");
         require(group_size >= 1, "QuantizedLayer::of_shape: group_size is", group_size, "at least 1");
+        require_size("QuantizedLayer::of_shape: rows times cols is", rows, cols);
         QuantizedLayer layer{.rows = rows, .cols = cols, .groups = (cols - 1) / group_size + 1, .grid = grid};
         layer.codes.assign(static_cast<std::size_t>(rows * cols), 0);
         layer.scales.assign(static_cast<std::size_t>(rows * layer.groups), T(1));
@@ -103,6 +104,8 @@ struct QuantizedLayer {
         require(rows >= 1, "QuantizedLayer: rows is", rows, "at least 1");
         require(cols >= 1, "QuantizedLayer: cols is", cols, "at least 1");
         require(groups >= 1, "QuantizedLayer: groups is", groups, "at least 1");
+        require_size("QuantizedLayer: rows times cols is", rows, cols);
+        require_size("QuantizedLayer: rows times groups is", rows, groups);
         holds("codes", codes.size(), rows * cols);
         holds("scales", scales.size(), rows * groups);
         holds("zeros", zeros.size(), rows * groups);
@@ -111,6 +114,12 @@ struct QuantizedLayer {
             require(g >= 0 && g < groups, "QuantizedLayer: group_index holds", g,
                     "0 to " + std::to_string(groups - 1));
         grid.validate();
+    }
+
+  private:
+    static void require_size(const char* what, Index rows, Index cols) {
+        require(detail::product_fits(rows, cols, sizeof(T)), what,
+                std::to_string(rows) + " * " + std::to_string(cols), "fewer than 2^63 bytes");
     }
 };
 

@@ -109,6 +109,8 @@ class DeviceMatrix {
     DeviceMatrix(std::shared_ptr<DeviceMemory> memory, Index rows, Index cols) : rows_(rows), cols_(cols) {
         require(rows >= 0, "DeviceMatrix: rows is", rows, "at least 0");
         require(cols >= 0, "DeviceMatrix: cols is", cols, "at least 0");
+        require(detail::product_fits(rows, cols, sizeof(T)), "DeviceMatrix: rows times cols is",
+                std::to_string(rows) + " * " + std::to_string(cols), "a matrix of fewer than 2^63 bytes");
         if (rows * cols == 0) return;
         const std::size_t bytes = static_cast<std::size_t>(rows * cols) * sizeof(T);
         T* const data = static_cast<T*>(memory->allocate(bytes));

@@ -134,14 +134,15 @@ struct PackQuantizedLayer {
 /// together.
 [[nodiscard]] inline QuantizedLayer<IntegerGrid> unpack_quantized(const PackQuantizedLayer& packed) {
     packed.grid.validate();
+    detail::require_extents("unpack_quantized", packed.rows, packed.cols);
     require(packed.groups >= 1 && packed.cols % packed.groups == 0, "unpack_quantized: groups is",
             packed.groups, "a divisor of the columns, " + std::to_string(packed.cols));
     const int bits = packed.grid.bits;
+    const Index words = packed_words(packed.cols, bits);
+    detail::require_elements("unpack_quantized: weight_packed", packed.weight_packed.size(),
+                             packed.rows * words);
     auto layer = QuantizedLayer<IntegerGrid>::of_shape(packed.rows, packed.cols, packed.cols / packed.groups,
                                                        packed.grid);
-    const Index words = packed_words(layer.cols, bits);
-    detail::require_elements("unpack_quantized: weight_packed", packed.weight_packed.size(),
-                             layer.rows * words);
     unpack_rows(detail::words_of(packed.weight_packed, layer.rows, words), bits, layer.code_view());
 
     detail::with_scale_type(packed.grid.scale_type, [&]<class T>(std::type_identity<T>, DType, const char*) {
@@ -182,6 +183,14 @@ struct PackQuantizedLayer {
                           detail::text_of(std::vector<Index>(shape.begin(), shape.end())),
                           ", expected rows and columns of a matrix whose scales are ",
                           detail::text_of(scale_shape));
+    // Groups of columns that are no neighbours, which the codes alone do not tell.
+    if (file.contains(prefix + ".weight_g_idx"))
+        detail::malformed(file.source(), "tensor ", detail::in_quotes(prefix + ".weight_g_idx"),
+                          " is there, expected a layer without activation order");
+    const auto type = detail::setting<std::string>(config, weights + "/type", "int");
+    if (type != "int")
+        detail::malformed("quantization_config", weights.substr(1), "/type is ", detail::in_quotes(type),
+                          ", expected 'int'");
     const bool is_symmetric = detail::setting<bool>(config, weights + "/symmetric");
     PackQuantizedLayer layer{.grid = {.bits = detail::setting<int>(config, weights + "/num_bits"),
                                       .symmetry = is_symmetric ? Symmetry::FullRange : Symmetry::None},

@@ -81,12 +81,13 @@ template <class G>
 /// Codes and groups; scales are left to the caller.
 template <class G>
 [[nodiscard]] QuantizedLayer<G> unpack_fp4_codes(const FP4Layer& packed, const std::string& format) {
+    require_extents(format, packed.rows, packed.cols);
     const Index groups = packed.cols / G::group_size;
     require(groups >= 1 && packed.cols % G::group_size == 0, format + ": the columns are", packed.cols,
             "a positive multiple of " + std::to_string(G::group_size));
-    auto layer = QuantizedLayer<G>::of_shape(packed.rows, packed.cols, G::group_size);
     require_elements(format + ": weight_packed", packed.weight_packed.size(), packed.rows * packed.cols / 2);
     require_elements(format + ": weight_scale", packed.weight_scale.size(), packed.rows * groups);
+    auto layer = QuantizedLayer<G>::of_shape(packed.rows, packed.cols, G::group_size);
     const Index width = packed_words(packed.cols, 4);
     std::vector<std::uint32_t> words(static_cast<std::size_t>(packed.rows * width));
     std::memcpy(words.data(), packed.weight_packed.data(), packed.weight_packed.size());

@@ -100,6 +100,8 @@ struct GPTQLayer {
     require_gptq_bits(bits);
     require(m >= 1 && n >= 1 && groups >= 1, "unpack_gptq: in_features, out_features and groups are",
             detail::text_of(std::vector{n, m, groups}), "at least 1 each");
+    detail::require_extents("unpack_gptq", m, n);
+    detail::require_extents("unpack_gptq: scales", m, groups);
     const Index words = packed_words(n, bits);
     const Index zero_words = packed_words(m, bits);
     detail::require_elements("unpack_gptq: qweight", packed.qweight.size(), words * m);

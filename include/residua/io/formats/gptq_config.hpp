@@ -51,9 +51,17 @@ struct GPTQConfig {
                 {"meta", {{"quantizer", {quantizer}}}}};
     }
 
-    /// Throws FormatError where bits or group_size is missing, or a setting is of another kind.
+    /// Throws FormatError where bits or group_size is missing, a setting is of another kind, or quant_method or
+    /// checkpoint_format is that of other tensors.
     [[nodiscard]] static GPTQConfig from_json(const nlohmann::json& json) {
+        const auto method = detail::setting<std::string>(json, "/quant_method", "gptq");
+        if (method != "gptq")
+            detail::malformed("quantization_config", "quant_method is ", detail::in_quotes(method),
+                              ", expected 'gptq'");
         const auto format = detail::setting<std::string>(json, "/checkpoint_format", "gptq");
+        if (format != "gptq" && format != "gptq_v2")
+            detail::malformed("quantization_config", "checkpoint_format is ", detail::in_quotes(format),
+                              ", expected 'gptq' or 'gptq_v2'");
         return {.bits = detail::setting<int>(json, "/bits"),
                 .group_size = detail::setting<Index>(json, "/group_size"),
                 .desc_act = detail::setting<bool>(json, "/desc_act", false),

@@ -8,6 +8,7 @@
 
 #include "residua/core/error.hpp"
 #include "residua/core/minifloat.hpp"
+#include "residua/core/sizes.hpp"
 #include "residua/core/view.hpp"
 #include "residua/solver/quantized_layer.hpp"
 
@@ -87,6 +88,14 @@ void set_zeros(QuantizedLayer<G>& layer, const std::vector<Code>& codes, int off
 inline void require_elements(const std::string& what, std::size_t size, Index expected) {
     require(std::cmp_equal(size, expected), what + " has", std::to_string(size) + " elements",
             std::to_string(expected));
+}
+
+/// Throws std::invalid_argument unless `what` has rows and columns whose product is the size of something.
+inline void require_extents(const std::string& what, Index rows, Index cols) {
+    require(rows >= 1, what + ": rows is", rows, "at least 1");
+    require(cols >= 1, what + ": cols is", cols, "at least 1");
+    require(residua::detail::product_fits(rows, cols, sizeof(float)), what + ": rows times cols is",
+            std::to_string(rows) + " * " + std::to_string(cols), "fewer than 2^61");
 }
 
 /// Integers of a file as the words that codes are packed in, (rows, cols).

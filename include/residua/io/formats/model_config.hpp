@@ -6,6 +6,7 @@
 #include <string>
 
 #include "residua/io/atomic_file.hpp"
+#include "residua/io/json_tree.hpp"
 #include "residua/io/mapped_file.hpp"
 #include "residua/io/tensor_table.hpp"
 
@@ -19,13 +20,12 @@ inline void write_json(const std::filesystem::path& path, const nlohmann::json& 
     file.commit();
 }
 
-/// Throws FileError where the file cannot be read and FormatError where it is not a JSON object.
+/// Throws FileError where the file cannot be read and FormatError where it is not a JSON object, or one that is
+/// nested deeper than 64 levels.
 [[nodiscard]] inline nlohmann::json read_json(const std::filesystem::path& path) {
     const MappedFile file(path);
     const std::string_view text(reinterpret_cast<const char*>(file.bytes().data()), file.bytes().size());
-    const auto json = nlohmann::json::parse(text, nullptr, false);
-    if (!json.is_object()) detail::malformed(path.string(), "the file is not a JSON object");
-    return json;
+    return detail::parse_json_object(text, path.string(), "the file");
 }
 
 /// Tells the runtimes how the model in `folder` is quantized: quantize_config.json (GPTQ runtimes) and, where
@@ -50,12 +50,8 @@ inline void write_quantization_config(const std::filesystem::path& folder,
 /// The settings that `file` carries, or else those in config.json or quantize_config.json beside it; null
 /// where there are none. Throws FormatError where they are not a JSON object.
 [[nodiscard]] inline nlohmann::json find_quantization_config(const TensorTable& file) {
-    if (const auto at = file.metadata().find("quantization_config"); at != file.metadata().end()) {
-        auto json = nlohmann::json::parse(at->second, nullptr, false);
-        if (!json.is_object())
-            detail::malformed(file.source(), "the metadata entry quantization_config is not a JSON object");
-        return json;
-    }
+    if (const auto at = file.metadata().find("quantization_config"); at != file.metadata().end())
+        return detail::parse_json_object(at->second, file.source(), "the metadata entry quantization_config");
     const std::filesystem::path folder = std::filesystem::path(file.source()).parent_path();
     std::error_code ignored;
     if (std::filesystem::exists(folder / "config.json", ignored)) {

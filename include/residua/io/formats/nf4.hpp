@@ -65,10 +65,11 @@ struct NF4Layer {
 /// The inverse of pack_nf4(). Throws std::invalid_argument where the members of `packed` do not fit together.
 [[nodiscard]] inline QuantizedLayer<NF4Grid> unpack_nf4(const NF4Layer& packed) {
     const Index size = packed.group_size;
+    detail::require_extents("NF4", packed.rows, packed.cols);
     require(size >= 2 && size % 2 == 0 && packed.cols % size == 0, "NF4: the group size is", size,
             "an even divisor of the columns, " + std::to_string(packed.cols));
-    auto layer = QuantizedLayer<NF4Grid>::of_shape(packed.rows, packed.cols, size);
     detail::require_elements("NF4: weight", packed.weight.size(), packed.rows * packed.cols / 2);
+    auto layer = QuantizedLayer<NF4Grid>::of_shape(packed.rows, packed.cols, size);
     for (std::size_t i = 0; i < packed.weight.size(); ++i) {
         layer.codes[2 * i] = packed.weight[i] >> 4;
         layer.codes[2 * i + 1] = packed.weight[i] & 15;
