@@ -200,5 +200,7 @@ TEMPLATE_TEST_CASE("Results are the same bits for any number and order of thread
 
 TEST_CASE("An executor says what it cannot do", "[solver][sharing]") {
     CHECK(contains(message_of([] { Executor(0); }), "threads is 0, expected"));
+    CHECK(contains(message_of([] { Executor(100000); }), "threads is 100000, expected 1"));
+    CHECK(contains(message_of([] { Executor(100000, threads); }), "threads is 100000, expected 1 to 1024"));
     CHECK(contains(message_of([] { Executor(2, Executor::ParallelFor()); }), "parallel_for is empty"));
 }

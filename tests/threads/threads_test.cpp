@@ -215,3 +215,22 @@ TEST_CASE("Threads accumulate moments of their own on one backend", "[threads]")
     CHECK(sums_of(one_thread(), true) == expected);
     CHECK(sums_of(engine(), true) == expected);
 }
+
+TEST_CASE("An exception of a task reaches the caller, and the threads go on with other work", "[threads]") {
+    for (const Executor& executor : {Executor(1), Executor(), Executor(3, parallel_for)}) {
+        CAPTURE(executor.threads());
+        for (const Index bad : {0, 7, 99}) {
+            std::atomic<int> done = 0;
+            CHECK_THROWS_AS(executor(100,
+                                     [&](Index i) {
+                                         if (i == bad) throw std::bad_alloc();
+                                         ++done;
+                                     }),
+                            std::bad_alloc);
+            CHECK(done < 100);
+        }
+        std::atomic<int> done = 0;
+        executor(100, [&](Index) { ++done; });
+        CHECK(done == 100);
+    }
+}
