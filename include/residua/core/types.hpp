@@ -8,6 +8,11 @@
 
 #include "residua/core/host_device.hpp"
 
+#if defined(__FAST_MATH__) || (defined(__FINITE_MATH_ONLY__) && __FINITE_MATH_ONLY__)
+#error \
+    "residua: -ffast-math and -ffinite-math-only assume away NaN and infinity, which residua finds and reports: compile without them"
+#endif
+
 namespace residua {
 
 /// Signed type of every size, stride and subscript.
