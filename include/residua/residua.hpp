@@ -18,7 +18,7 @@
 ///     solver/workspace.hpp                workspace_bytes, PlannedMoments
 ///     backends/eigen.hpp                  EigenBackend
 ///     backends/host/executor.hpp          Executor
-///     core/options.hpp                    SolverOptions, Ordering, Damping, Refinement, Progress,
+///     core/options.hpp                    SolverOptions, Ordering, Damping, Refinement, Progress, OnFailure,
 ///                                         PublishedBehaviour, ResidualView, GroupScales
 ///     core/report.hpp                     Report, Status, to_string, Objective, RefinementStep, StageSeconds
 ///     core/view.hpp                       MatrixView, read_only

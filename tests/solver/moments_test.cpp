@@ -299,6 +299,56 @@ TEMPLATE_TEST_CASE("Misuse of moments says what to do", "[moments]", RESIDUA_TES
         MomentsOf<TestType> other(backend, 9);
         CHECK(contains(message_of([&] { moments.merge(other); }), "in_features is 9"));
     }
+    SECTION("sizes beyond all memory") {
+        const Index huge = Index(1) << 62;  // whose square is 0 in 64 bits
+        CHECK(contains(message_of([&] { MomentsOf<TestType>(backend, huge); }),
+                       "in_features is 4611686018427387904, expected"));
+        CHECK(contains(message_of([&] { moments.accumulate(MatrixView<const T>(x.view().data, huge, 8)); }),
+                       "x.rows times stride is 4611686018427387904 * 8"));
+    }
+    SECTION("saved moments need elements") {
+        const MatrixView<const T> nothing(nullptr, 8, 8);
+        CHECK(
+            contains(message_of([&] { MomentsOf<TestType>(backend, nothing, {}, 1); }), "gram.data is null"));
+        const std::vector<T> values(64, T(1));
+        const MatrixView<const T> narrow_rows(values.data(), 8, 8, 7);
+        CHECK(contains(message_of([&] { MomentsOf<TestType>(backend, narrow_rows, {}, 1); }),
+                       "gram.stride is 7"));
+    }
+    SECTION("moments without memory") {
+        MomentsOf<TestType> used(backend, 8), taken(backend, 8);
+        used.accumulate(x.view());
+        taken.accumulate(x.view());
+        moments.accumulate(x.view());
+        const FactorizationKey key{SolverOptions{}};
+        (void)used.consume(key);
+        MomentsOf<TestType> owner = std::move(taken);
+        CHECK(owner.tokens() == 6);
+        CHECK(taken.tokens() == 0);
+        const auto refused = [&](MomentsOf<TestType>& without, const std::string& why) {
+            CAPTURE(why);
+            CHECK(contains(message_of([&] { without.accumulate(x.view()); }), why));
+            CHECK(contains(message_of([&] { without.merge(moments); }), "this was " + why));
+            CHECK(contains(message_of([&] { moments.merge(without); }), "other was " + why));
+            CHECK(contains(message_of([&] { (void)without.factorization(key); }), why));
+            CHECK(contains(message_of([&] { (void)without.consume(key); }), why));
+            CHECK(without.gram().rows == 0);
+            without.forget_factorization();
+        };
+        refused(used, "used up by a solver");
+        refused(taken, "moved from");
+        CHECK(moments.tokens() == 6);
+        taken = std::move(owner);
+        CHECK(taken.gram().rows == 8);
+    }
+    SECTION("a solver that was moved from") {
+        SolverOf<GPTQ, TestType> solver(backend, 8);
+        solver.accumulate(x.view());
+        const SolverOf<GPTQ, TestType> other = std::move(solver);
+        CHECK(contains(message_of([&] { (void)solver.quantize(x.view(), IntegerGrid{}); }),
+                       "accumulated tokens: 0, expected at least 1"));
+        CHECK(contains(message_of([&] { solver.accumulate(x.view()); }), "moved from"));
+    }
     SECTION("a batch without tokens is none") {
         moments.accumulate(x.view().row_range(0, 0));
         moments.accumulate(MatrixView<const T>(nullptr, 0, 8));

@@ -45,6 +45,7 @@ inline Setting random_setting(std::uint64_t seed) {
     const Shape shape = pick(shapes);
     s.shape = {shape[0], shape[1], 2 * shape[1] + 3, {}, seed};
     if (shape[1] > 2 && random.bits() % 3 == 0) s.shape.dead = {0, shape[1] / 2, shape[1] - 1};
+    s.options.max_dead_inputs = 1;
     s.options.group_size = pick(group_sizes);
     s.options.block_size = pick(block_sizes);
     s.options.ordering = pick(std::array{Ordering::Natural, Ordering::Activation, Ordering::GroupAware});

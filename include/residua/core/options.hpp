@@ -83,6 +83,13 @@ struct Progress {
     Index total = 0;
 };
 
+/// What a solve gives where it cannot give codes of the method, see Status.
+enum class OnFailure {
+    Report,          ///< the status, and no codes
+    RoundToNearest,  ///< the weights rounded to nearest, and the status in Report::rounded_because; not where the
+                     ///< solve was cancelled or the weights themselves cannot be rounded
+};
+
 struct SolverOptions {
     static constexpr Index per_channel = -1;  ///< one scale for each output row
     static constexpr Index grid_default = 0;  ///< the grid's own group size, or 128 where it has none
@@ -93,7 +100,10 @@ struct SolverOptions {
     Ordering ordering = Ordering::Natural;
     bool static_groups = false;  ///< groups of the original order, fitted before the first column is swept
     PublishedBehaviour published = {};
-    Refinement refinement = {};  ///< of the codes, after the last column
+    Refinement refinement = {};    ///< of the codes, after the last column
+    double max_dead_inputs = 0.1;  ///< part of the columns that may be dead, see Report::dead_columns; with
+                                   ///< more, and unless this is 1 with all, Status::DeadInputs
+    OnFailure on_failure = OnFailure::Report;
 
     /// alpha_h: part of the residual stream's deviation that the layer corrects, where the moments have it
     /// (Moments::accumulate with a ResidualStream).
@@ -111,6 +121,8 @@ struct SolverOptions {
         require(block_size >= 1, "SolverOptions: block_size is", block_size, "at least 1");
         require(stream_alpha >= 0 && stream_alpha <= 1, "SolverOptions: stream_alpha is", stream_alpha,
                 "in [0, 1]");
+        require(max_dead_inputs >= 0 && max_dead_inputs <= 1, "SolverOptions: max_dead_inputs is",
+                max_dead_inputs, "a part of the columns, in [0, 1]");
         damping.validate();
         refinement.validate();
     }

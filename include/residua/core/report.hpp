@@ -15,6 +15,7 @@ enum class Status {
     NonFiniteMoments,     ///< H or D holds NaN or infinity: the activations did, or their sums overflowed
     NonFiniteWeights,     ///< the weights hold NaN or infinity
     NotPositiveDefinite,  ///< H could not be factored with the largest damping that the policy allows
+    DeadInputs,           ///< more inputs were always zero than SolverOptions::max_dead_inputs allows
     Overflow,             ///< compensated weights left the range of the element type
 };
 
@@ -30,6 +31,8 @@ enum class Status {
             return "non-finite weights";
         case Status::NotPositiveDefinite:
             return "not positive definite";
+        case Status::DeadInputs:
+            return "dead inputs";
         case Status::Overflow:
             return "overflow";
     }
@@ -58,7 +61,8 @@ struct RefinementStep {
         RefitAndSweep,  ///< the scale of a group, then its codes, one group after the other
     };
     Kind kind = Kind::Start;
-    double objective = 0;     ///< tr(E H E') afterwards, E = W* - Q, H damped as in the solve
+    double objective = 0;     ///< tr(E H E') afterwards, E = W* - Q, H damped as in the solve: never rises
+    double undamped = 0;      ///< the same with H as it is, but for dead columns: never rises over a round
     Index changed_codes = 0;  ///< codes that differ from those before the pass
 };
 
@@ -74,11 +78,19 @@ struct StageSeconds {
 
 struct Report {
     Status status = Status::Success;
-    double damping = 0;               ///< the lambda that was used
-    int damping_retries = 0;          ///< how often it had to be raised
-    std::vector<Index> dead_columns;  ///< inputs that were always zero; their weights became zero
-    Index tokens = 0;                 ///< tokens with a positive weight that the moments were made of
-    bool asymmetric_target = false;   ///< the solve minimizes Objective::asymmetric, else ::symmetric
+
+    /// Why the codes are those of rounding to nearest and not of the method: what `status` would be without
+    /// OnFailure::RoundToNearest. Absent where the method succeeded, or where there are no codes.
+    std::optional<Status> rounded_because;
+
+    double damping = 0;       ///< the lambda that was used
+    int damping_retries = 0;  ///< how often it had to be raised
+
+    /// Inputs that were always zero, or whose squares vanish in the element type; their weights became zero.
+    std::vector<Index> dead_columns;
+
+    Index tokens = 0;                ///< tokens with a positive weight that the moments were made of
+    bool asymmetric_target = false;  ///< the solve minimizes Objective::asymmetric, else ::symmetric
     std::optional<Objective> round_to_nearest;  ///< before: the same grid and groups without any compensation
     std::optional<Objective> objective;         ///< after: the codes of this result
     std::vector<RefinementStep> refinement;     ///< step by step, from Start; empty without rounds

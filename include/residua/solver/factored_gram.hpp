@@ -25,6 +25,7 @@ class FactoredGram {
     bool factor(B& backend, T lambda) {
         if (!diagonal_.empty()) backend.mirror_lower(matrix_.view());
         diagonal_ = undamped_;
+        lambda_ = lambda;
         for (T& d : diagonal_) d += lambda;
         backend.set_diagonal(matrix_.view(), diagonal_);
         return backend.cholesky_upper(matrix_.view());
@@ -39,8 +40,12 @@ class FactoredGram {
     /// The diagonal of H + lambda I.
     const std::vector<T>& diagonal() const { return diagonal_; }
 
+    /// The lambda of the last factor(lambda).
+    T lambda() const { return lambda_; }
+
   private:
     Matrix matrix_;
+    T lambda_ = 0;
     std::vector<T> undamped_;
     std::vector<T> diagonal_;
 };

@@ -15,11 +15,13 @@ struct FactorizationKey {
     Ordering ordering = Ordering::Natural;
     Index group_size = 0;  ///< 0 unless the ordering is GroupAware
     Damping damping;
+    double max_dead_inputs = 0;
 
     explicit FactorizationKey(const SolverOptions& options)
         : ordering(options.ordering),
           group_size(options.ordering == Ordering::GroupAware ? options.group_size : 0),
-          damping(options.damping) {}
+          damping(options.damping),
+          max_dead_inputs(options.max_dead_inputs) {}
 
     friend bool operator==(const FactorizationKey&, const FactorizationKey&) = default;
 };
@@ -130,8 +132,8 @@ class Factorization {
   private:
     Status factor(MatrixView<const T> gram, Matrix&& consumed, const FactorizationKey& key) {
         std::vector<T> diagonal = backend_.diagonal(gram);
-        if (!all_finite(diagonal)) return Status::NonFiniteMoments;
-        if (cross_.data && !all_finite(backend_.diagonal(cross_))) return Status::NonFiniteMoments;
+        if (!all_finite(diagonal) || !rows_are_finite(gram)) return Status::NonFiniteMoments;
+        if (cross_.data && !rows_are_finite(cross_)) return Status::NonFiniteMoments;
 
         order_ = detail::column_order(std::span<const T>(diagonal), key.ordering, key.group_size);
         double sum = 0;
@@ -139,11 +141,16 @@ class Factorization {
             const Index column = order_[static_cast<std::size_t>(p)];
             const T h = diagonal[static_cast<std::size_t>(column)];
             sum += static_cast<double>(h);
+            if (h < T(0)) return Status::NotPositiveDefinite;
             if (h > T(0)) continue;
             dead_.push_back(column);
             dead_positions_.push_back(p);
         }
         std::sort(dead_.begin(), dead_.end());
+        const Index dead = static_cast<Index>(dead_.size());
+        if (dead > 0 && key.max_dead_inputs < 1 &&
+            (dead == n_ || double(dead) > key.max_dead_inputs * double(n_)))
+            return Status::DeadInputs;
         const double mean = sum > 0 ? sum / static_cast<double>(n_) : 1.0;
         for (const Index j : dead_) diagonal[static_cast<std::size_t>(j)] = static_cast<T>(mean);
 
@@ -162,6 +169,15 @@ class Factorization {
             damping_ = key.damping.next(damping_);
         }
         return Status::Success;
+    }
+
+    /// A row with NaN or infinity times zeros is NaN.
+    bool rows_are_finite(MatrixView<const T> a) {
+        Matrix zeros = backend_.template workspace<T>(a.cols, 1);
+        Matrix sums = backend_.template workspace<T>(a.rows, 1);
+        backend_.set_zero(zeros.view());
+        backend_.multiply(T(1), Transpose::No, a, std::as_const(zeros).view(), T(0), sums.view());
+        return all_finite(backend_.read(std::as_const(sums).view()));
     }
 
     bool is_natural() const { return std::is_sorted(order_.begin(), order_.end()); }

@@ -5,6 +5,7 @@
 #include <optional>
 #include <utility>
 
+#include "residua/core/sizes.hpp"
 #include "residua/solver/factorization.hpp"
 
 namespace residua {
@@ -34,6 +35,9 @@ ResidualStream(MatrixView<In>, MatrixView<Ref>) -> ResidualStream<std::remove_co
 ///
 /// Costs n^2 operations a token for H, 2 n^2 for D and 2 m n for D_h.
 ///
+/// Where a backend fails in accumulate() or merge(), for want of memory for example, the sums may hold a part of
+/// a batch: they are refused from then on. Of consume() they are empty whether it succeeds or not.
+///
 /// What is const may be called from several threads at a time, by solvers too, if the backend serves several
 /// threads; accumulate(), merge() and consume() need the moments to themselves.
 ///
@@ -45,6 +49,8 @@ class Moments {
     /// `backend` must outlive the moments.
     Moments(B& backend, Index in_features) : backend_(&backend), n_(in_features) {
         require(in_features >= 1, "Moments: in_features is", in_features, "at least 1");
+        require(detail::product_fits(n_, n_, sizeof(T)), "Moments: in_features is", in_features,
+                "a number whose square is the size of a matrix");
         gram_ = backend.template workspace<T>(n_, n_);
         backend.set_zero(gram_.view());
     }
@@ -56,10 +62,12 @@ class Moments {
         : Moments(backend, gram.rows) {
         require(gram.cols == n_, "Moments: gram has columns:", gram.cols, "as many as rows");
         require(tokens >= 0, "Moments: tokens is", tokens, "at least 0");
+        detail::require_matrix("Moments: gram", gram, n_);
         write(gram, gram_);
         if (cross.data) {
             require(cross.rows == n_ && cross.cols == n_, "Moments: cross has rows:", cross.rows,
                     "the size of gram");
+            detail::require_matrix("Moments: cross", cross, n_);
             cross_ = zeros(n_);
             write(cross, cross_);
         }
@@ -73,6 +81,30 @@ class Moments {
         }
         tokens_ = tokens;
         mirrored_ = true;
+    }
+
+    /// What is moved from has no memory and no tokens; to use it is refused.
+    Moments(Moments&& other) noexcept
+        : backend_(other.backend_),
+          n_(other.n_),
+          tokens_(std::exchange(other.tokens_, 0)),
+          gram_(std::move(other.gram_)),
+          cross_(std::move(other.cross_)),
+          stream_cross_(std::move(other.stream_cross_)),
+          mirrored_(other.mirrored_),
+          incomplete_(other.incomplete_),
+          state_(std::move(other.state_)) {}
+    Moments& operator=(Moments&& other) noexcept {
+        backend_ = other.backend_;
+        n_ = other.n_;
+        tokens_ = std::exchange(other.tokens_, 0);
+        gram_ = std::move(other.gram_);
+        cross_ = std::move(other.cross_);
+        stream_cross_ = std::move(other.stream_cross_);
+        mirrored_ = other.mirrored_;
+        incomplete_ = other.incomplete_;
+        state_ = std::move(other.state_);
+        return *this;
     }
 
     B& backend() const { return *backend_; }
@@ -118,8 +150,11 @@ class Moments {
     }
 
     /// Adds the sums of `other`, which must be of the same sizes and kind (both with or both without reference
-    /// inputs, and the same of the residual stream, unless one of them is still empty).
+    /// inputs, and the same of the residual stream, unless one of them is still empty). Throws
+    /// std::invalid_argument where they are not, or where a solver has used up the memory of one of them.
     void merge(const Moments& other) {
+        require_memory("Moments::merge: this was");
+        other.require_memory("Moments::merge: other was");
         require(other.n_ == n_, "Moments::merge: other.in_features is", other.n_,
                 std::to_string(n_) + ", the in_features of this");
         if (other.tokens_ == 0) return;
@@ -134,15 +169,17 @@ class Moments {
         require(tokens_ == 0 || stream_cross_.rows() == width,
                 "Moments::merge: other's residual stream has columns:", width,
                 std::to_string(stream_cross_.rows()) + ", as in this");
-        changed();
-        backend_->add(std::as_const(other.gram_).view(), gram_.view());
-        merge(other.cross_, cross_);
-        merge(other.stream_cross_, stream_cross_);
+        update([&] {
+            backend_->add(std::as_const(other.gram_).view(), gram_.view());
+            merge(other.cross_, cross_);
+            merge(other.stream_cross_, stream_cross_);
+        });
         tokens_ += other.tokens_;
     }
 
-    /// H, both triangles; where the backend keeps it.
+    /// H, both triangles, where the backend keeps it; an empty view where a solver has used it up.
     MatrixView<const T> gram() const {
+        if (!has_memory()) return {};
         const std::lock_guard lock(mutex());
         return mirrored_gram();
     }
@@ -155,6 +192,7 @@ class Moments {
 
     /// H as R R', made at the first call and kept until the moments change or another key is asked for.
     std::shared_ptr<const Factorization<T, B>> factorization(const FactorizationKey& key) const {
+        require_memory("Moments::factorization: the moments were");
         const std::lock_guard lock(mutex());
         if (!state_->factorization || !(state_->key == key)) {
             state_->factorization.reset();  // before the next one takes its memory
@@ -167,6 +205,7 @@ class Moments {
 
     /// H as R R' in the memory of the moments, which are empty afterwards.
     std::shared_ptr<const Factorization<T, B>> consume(const FactorizationKey& key) {
+        require_memory("Moments::consume: the moments were");
         mirrored_gram();
         forget_factorization();
         tokens_ = 0;
@@ -176,6 +215,7 @@ class Moments {
 
     /// Frees the memory of the factorization; the next solve makes it anew.
     void forget_factorization() const {
+        if (!state_) return;
         const std::lock_guard lock(mutex());
         state_->factorization.reset();
     }
@@ -205,9 +245,14 @@ class Moments {
         return std::as_const(gram_).view();
     }
 
-    void changed() {
+    /// Lets `add` change the sums. Where it throws they are incomplete, and stay so.
+    template <class Add>
+    void update(Add add) {
         state_->factorization.reset();
         mirrored_ = false;
+        incomplete_ = true;
+        add();
+        incomplete_ = false;
     }
 
     template <class In>
@@ -224,12 +269,15 @@ class Moments {
         const Index counted = count(x.rows, weights);
         check_kind("x_fp", x_fp.has_value(), has_reference(), "reference inputs");
         check_kind("the residual stream", stream.has_value(), has_residual_stream(), "given");
-        changed();
-        if (x_fp && !has_reference()) cross_ = zeros(n_);
-        if (stream && !has_residual_stream()) stream_cross_ = zeros(stream->h.cols);
-        backend_->accumulate_gram(x, weights, gram_.view());
-        if (x_fp) backend_->accumulate_cross(x, *x_fp, x, weights, cross_.view());
-        if (stream) backend_->accumulate_cross(stream->h, stream->h_fp, x, weights, stream_cross_.view());
+        update([&] {
+            if (batch.x_fp && !has_reference()) cross_ = zeros(n_);
+            if (batch.stream && !has_residual_stream()) stream_cross_ = zeros(batch.stream->h.cols);
+            backend_->accumulate_gram(batch.x, weights, gram_.view());
+            if (batch.x_fp) backend_->accumulate_cross(batch.x, *batch.x_fp, batch.x, weights, cross_.view());
+            if (batch.stream)
+                backend_->accumulate_cross(batch.stream->h, batch.stream->h_fp, batch.x, weights,
+                                           stream_cross_.view());
+        });
         tokens_ += counted;
     }
 
@@ -256,8 +304,7 @@ class Moments {
     template <class In>
     void check(const char* name, MatrixView<const In> x, Index tokens, Index cols,
                const char* meaning = "in_features") const {
-        require(gram_.rows() == n_, "Moments::accumulate: the moments were", "used up by a solver",
-                "moments with their memory");
+        require_memory("Moments::accumulate: the moments were");
         const std::string what = std::string("Moments::accumulate: ") + name;
         detail::require_matrix(what, x, cols, meaning);
         require(x.rows == tokens, what + " has rows:", x.rows, std::to_string(tokens) + " (tokens of x)");
@@ -269,6 +316,14 @@ class Moments {
                 std::string(expected) + ", as in the batches before");
         require(before || !given || tokens_ == 0, std::string("Moments::accumulate: ") + name + " is",
                 "given", "absent, as in the batches before");
+    }
+
+    bool has_memory() const { return state_ && gram_.rows() == n_; }
+
+    void require_memory(const char* what) const {
+        require(has_memory(), what, state_ ? "used up by a solver" : "moved from",
+                "moments with their memory");
+        require(!incomplete_, what, "left incomplete by an error", "moments whose every batch was added");
     }
 
     static Index count(Index tokens, std::span<const float> weights) {
@@ -292,6 +347,7 @@ class Moments {
     Matrix cross_;
     Matrix stream_cross_;
     mutable bool mirrored_ = false;
+    bool incomplete_ = false;  // a backend failed while it added to them
     std::unique_ptr<State> state_ = std::make_unique<State>();
 };
 

@@ -46,8 +46,10 @@ std::vector<Objective> objectives(const Moments<T, B>& moments, MatrixView<const
     constexpr Index block = 512;
     const Index n = moments.in_features();
     const Index m = weights.rows;
-    require(weights.cols == n, "objectives: weights has columns:", weights.cols,
-            std::to_string(n) + " (in_features)");
+    detail::require_matrix("objectives: weights", weights, n);
+    require(m >= 1, "objectives: weights has rows:", m, "at least 1");
+    require(moments.gram().rows == n, "objectives: the moments were", "used up by a solver",
+            "moments with their memory");
     for (const auto* q : candidates) {
         require(q->codes.rows() == m && q->codes.cols() == n,
                 "objectives: a candidate has rows:", q->codes.rows(),

@@ -19,6 +19,7 @@ struct RefineOptions {
     Damping damping = {};
     Ordering ordering = Ordering::Natural;  ///< in which columns are visited
     Index block_size = 128;                 ///< columns that are visited together; changes speed alone
+    double max_dead_inputs = 0.1;           ///< as SolverOptions::max_dead_inputs
 
     /// Called on the calling thread as sweeps go on; `false` ends the refinement with Status::Cancelled.
     std::function<bool(const Progress&)> progress = {};
@@ -28,6 +29,8 @@ struct RefineOptions {
         require(stream_alpha >= 0 && stream_alpha <= 1, "RefineOptions: stream_alpha is", stream_alpha,
                 "in [0, 1]");
         require(block_size >= 1, "RefineOptions: block_size is", block_size, "at least 1");
+        require(max_dead_inputs >= 0 && max_dead_inputs <= 1, "RefineOptions: max_dead_inputs is",
+                max_dead_inputs, "a part of the columns, in [0, 1]");
         damping.validate();
         refinement.validate();
     }
@@ -95,6 +98,7 @@ requires Element<std::remove_const_t<In>>
     SolverOptions key;
     key.ordering = options.ordering;
     key.damping = options.damping;
+    key.max_dead_inputs = options.max_dead_inputs;
     const auto factorization = moments.factorization(FactorizationKey(key));
     if (factorization->status() != Status::Success) return factorization->status();
     const bool shifts = options.alpha > 0 || options.stream_alpha > 0;

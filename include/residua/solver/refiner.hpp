@@ -19,6 +19,9 @@ namespace residua::detail {
 /// made only where it lowers the objective of its output row, which thus never rises (up to rounding of the
 /// gradients). Zeros stay, and so do scales whose best value is not positive.
 ///
+/// Without its damping the objective may rise nevertheless, by what |E|^2 shrinks. A row in which it does over a
+/// round gets back what it had before, and is left alone.
+///
 /// Passes alternate between the orders first to last and last to first. Then the half of E H that one pass
 /// must know of the columns ahead of it is what the pass before has summed up of those behind it: a pass
 /// costs m n^2 operations instead of 2 m n^2, as much as GPTQ without its factorization, and m n^2 once at
@@ -50,9 +53,11 @@ class Refiner {
         outside_ = b_.template workspace<T>(n_, rows);
         fresh_ = b_.template workspace<T>(plan_.widest_panel(), rows);
         tally_ = b_.template allocate<double>(Tally::rows, rows);
+        kept_codes_ = b_.template allocate<Code>(rows, n_);
+        kept_scales_ = b_.template workspace<T>(group_count(), rows);
         if (is_reordered()) unordered_ = b_.template workspace<T>(rows, n_);
         if (const Index widest = plan_.widest_group(); widest > 0) {
-            const Index groups = 1 + *std::max_element(group_of_.begin(), group_of_.end());
+            const Index groups = group_count();
             slopes_ = b_.template workspace<T>(widest, rows);
             later_ = b_.template workspace<T>(widest, rows);
             own_ = b_.template workspace<T>(widest, rows);
@@ -80,17 +85,20 @@ class Refiner {
         load(stored, slab);
         b_.set_zero(slab.tally);
         start(slab);
-        record_.start(steps, read_tally(slab).lowered);
+        const std::vector<double> objective = read_tally(slab).lowered;
+        record_.start(steps, {objective, damping_part(slab)});
         bool open = true;
         for (int round = 0; round < options_.rounds && open; ++round) {
+            keep(slab);
             for (int sweep = 0; sweep < options_.sweeps_per_round; ++sweep) {
                 if (record_.passes() > 0) gram_.add_diagonal(plan_.blocks(), slab.error, slab.outside);
                 if (!pass(slab, record_.passes() % 2 != 0, advance)) return false;
                 const Counts counts = read_tally(slab);
                 record_.add_pass(steps, refits_ ? Kind::RefitAndSweep : Kind::Sweep, counts.lowered,
-                                 counts.changed);
+                                 damping_part(slab), counts.changed);
             }
-            open = record_.next_round(options_.tolerance);
+            restore(slab, record_.end_round(steps, options_.tolerance));
+            open = record_.is_open();
             b_.write(record_.finished(), slab.tally.row_range(Tally::Finished, 1));
         }
         const Index skipped = Index(options_.rounds) * options_.sweeps_per_round - record_.passes();
@@ -113,8 +121,8 @@ class Refiner {
         MatrixView<double> tally;
     };
     struct Counts {
-        std::vector<double> lowered;
-        Index changed = 0;
+        std::vector<double> lowered;  // of each output row
+        std::vector<double> changed;
     };
 
     template <class AnyMatrix>
@@ -269,6 +277,43 @@ class Refiner {
                                        slab.scales.row_range(group, 1), slab.tally});
     }
 
+    Index group_count() const { return 1 + *std::max_element(group_of_.begin(), group_of_.end()); }
+
+    /// A layer may have groups without columns behind the others.
+    MatrixView<T> used_scales(const Slab& slab) const { return slab.scales.row_range(0, group_count()); }
+
+    /// lambda |e|^2 of each output row.
+    std::vector<double> damping_part(const Slab& slab) {
+        const MatrixView<const T> error = slab.error;
+        b_.add_row_dots(error, error, slab.tally.row_range(Tally::Lowered, 1));
+        std::vector<double> values = read_tally(slab).lowered;
+        for (double& value : values) value *= static_cast<double>(f_.gram().lambda());
+        return values;
+    }
+
+    /// Remembers codes and scales as a round begins.
+    void keep(const Slab& slab) {
+        b_.transpose(MatrixView<const Code>(slab.codes), kept_codes_.view().row_range(0, slab.codes.cols));
+        b_.copy(MatrixView<const T>(used_scales(slab)), part(kept_scales_, slab.codes.cols));
+    }
+
+    /// Gives output rows what they had then. For few rows if any: by way of the host.
+    void restore(const Slab& slab, const std::vector<std::size_t>& output_rows) {
+        if (output_rows.empty()) return;
+        const auto rows = static_cast<std::size_t>(slab.codes.cols);
+        const auto n = static_cast<std::size_t>(n_);
+        std::vector<Code> codes = b_.read(slab.codes);
+        const std::vector<Code> codes_before = b_.read(kept_codes_.view().row_range(0, slab.codes.cols));
+        std::vector<T> scales = b_.read(used_scales(slab));
+        const std::vector<T> scales_before = b_.read(part(kept_scales_, slab.codes.cols));
+        for (const std::size_t r : output_rows) {
+            for (std::size_t k = 0; k < n; ++k) codes[k * rows + r] = codes_before[r * n + k];
+            for (std::size_t i = r; i < scales.size(); i += rows) scales[i] = scales_before[i];
+        }
+        b_.write(codes, slab.codes);
+        b_.write(scales, used_scales(slab));
+    }
+
     /// What has been counted since the last call.
     Counts read_tally(const Slab& slab) {
         const MatrixView<double> counted = slab.tally.row_range(0, Tally::Finished);
@@ -276,7 +321,7 @@ class Refiner {
         b_.set_zero(counted);
         const auto rows = static_cast<std::size_t>(counted.cols);
         Counts counts;
-        for (std::size_t r = 0; r < rows; ++r) counts.changed += static_cast<Index>(values[rows + r]);
+        counts.changed.assign(values.begin() + static_cast<std::ptrdiff_t>(rows), values.end());
         values.resize(rows);
         counts.lowered = std::move(values);
         return counts;
@@ -301,7 +346,9 @@ class Refiner {
     Matrix own_;
     Matrix units_;  // (groups, rows) ones
     Matrix nothing_;
-    typename B::template Matrix<double> tally_;  // (Tally::rows, rows)
+    typename B::template Matrix<double> tally_;     // (Tally::rows, rows)
+    typename B::template Matrix<Code> kept_codes_;  // (rows, in_features) as the round began
+    Matrix kept_scales_;                            // (groups, rows)
     RefinementRecord record_;
 };
 

@@ -7,7 +7,8 @@
 namespace residua {
 
 /// Rounding of `weights` (out_features, in_features) to the nearest points of grids that are fitted to groups
-/// of `group_size` columns of the weights themselves: the baseline of every method. Costs m n.
+/// of `group_size` columns of the weights themselves: the baseline of every method. Costs m n. Anything but
+/// Status::Success, for weights that are not finite or too large for a scale, comes without codes.
 template <Real T, Backend<T> B, Element In, Grid<T> G>
 QuantizedMatrix<T, B, G> round_weights(B& backend, MatrixView<const In> weights, const G& grid,
                                        Index group_size = SolverOptions::grid_default) {
@@ -52,6 +53,13 @@ QuantizedMatrix<T, B, G> round_weights(B& backend, MatrixView<const In> weights,
     if (backend.read(flag.view())[0] != 0) {
         result = QuantizedMatrix<T, B, G>{.grid = grid};
         result.report.status = Status::NonFiniteWeights;
+        return result;
+    }
+    for (const T scale : backend.read(result.scales.view())) {
+        if (detail::is_finite(scale)) continue;
+        result = QuantizedMatrix<T, B, G>{.grid = grid};
+        result.report.status = Status::Overflow;
+        break;
     }
     return result;
 }

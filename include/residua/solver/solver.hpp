@@ -1,5 +1,6 @@
 #pragma once
 
+#include <algorithm>
 #include <memory>
 #include <optional>
 #include <stdexcept>
@@ -94,12 +95,13 @@ class Solver {
         if (result && options_.report_objective) {
             const auto swept = backend.timestamp();
             const auto rounded = round_weights<T>(backend, weights, grid, options_.group_size);
-            const auto values = objectives(moments(), weights, {&rounded, &result});
-            result.report.round_to_nearest = values[0];
-            result.report.objective = values[1];
+            const auto values = rounded ? objectives(moments(), weights, {&rounded, &result})
+                                        : objectives(moments(), weights, {&result});
+            if (rounded) result.report.round_to_nearest = values.front();
+            result.report.objective = values.back();
             result.report.seconds.objective = backend.seconds(swept, backend.timestamp());
         }
-        return result;
+        return or_rounded(std::move(result), backend, weights);
     }
 
     /// quantize() for the last time: R takes the memory of H, and M that of D, so that a large layer needs no
@@ -122,20 +124,38 @@ class Solver {
         const Index tokens = moments().tokens();
         const auto start = backend.timestamp();
         const auto factorization = owned_->consume(FactorizationKey(options_for<G>()));
-        return solve(weights, grid, *factorization, tokens, start);
+        return or_rounded(solve(weights, grid, *factorization, tokens, start), backend, weights);
     }
 
   private:
+    /// The result, or what OnFailure asks for in its place.
+    template <Element In, Grid<T> G>
+    QuantizedMatrix<T, B, G> or_rounded(QuantizedMatrix<T, B, G> result, B& backend,
+                                        MatrixView<const In> weights) const {
+        const Status why = result.report.status;
+        if (options_.on_failure == OnFailure::Report || why == Status::Success || why == Status::Cancelled ||
+            why == Status::NonFiniteWeights)
+            return result;
+        auto rounded = round_weights<T>(backend, weights, result.grid, options_.group_size);
+        if (!rounded) return result;
+        rounded.report = std::move(result.report);
+        rounded.report.status = Status::Success;
+        rounded.report.rounded_because = why;
+        return rounded;
+    }
+
     void validate() const {
         options_.validate();
         method_.validate();
     }
 
-    /// Options with the group size that a grid of type G takes.
+    /// Options with the group size that a grid of type G takes, and blocks no wider than the layer, so that sums
+    /// of columns stay in range.
     template <Grid<T> G>
     SolverOptions options_for() const {
         SolverOptions options = options_;
         options.group_size = resolve_group_size<G>(options.group_size);
+        options.block_size = std::min(options.block_size, moments().in_features());
         return options;
     }
 
