@@ -6,6 +6,8 @@
 #include <iostream>
 #include <numeric>
 
+#include "../support/output_file.hpp"
+#include "../support/text.hpp"
 #include "quantized_file.hpp"
 
 namespace {
@@ -43,19 +45,19 @@ void plot_codes(const residua::QuantizedLayer<G>& layer) {
 }
 
 template <class G>
-void describe(const std::string& name, const char* format, const residua::QuantizedLayer<G>& layer) {
+void describe(const char* format, const residua::QuantizedLayer<G>& layer) {
     int bits = 0;
     while ((1 << bits) < layer.grid.levels()) ++bits;
     const auto [least, largest] = std::minmax_element(layer.scales.begin(), layer.scales.end());
-    std::printf("\n%s: %s, %td x %td, %d bits, %td groups of %td columns%s\n", name.c_str(), format,
-                layer.rows, layer.cols, bits, layer.groups, layer.grouping().size,
-                layer.grouping().is_sequential ? "" : ", scattered");
+    std::printf("%s, %td x %td, %d bits, %td groups of %td columns%s\n", format, layer.rows, layer.cols, bits,
+                layer.groups, layer.grouping().size, layer.grouping().is_sequential ? "" : ", scattered");
     std::printf("    scales from %g to %g\n", double(*least), double(*largest));
     plot_codes(layer);
 }
 
+/// Whether all that was to be shown could be.
 template <class File>
-void run(const Settings& settings, const File& file) {
+bool run(const Settings& settings, const File& file) {
     if (!settings.dequantize.empty()) {
         file.visit(settings.dequantize, [&](const char*, const auto& layer) {
             const residua::Matrix<float> values = layer.dequantize();
@@ -64,13 +66,22 @@ void run(const Settings& settings, const File& file) {
                 settings.output,
                 {residua::io::tensor_of(settings.dequantize, {values.rows(), values.cols()}, elements)});
         });
-        return;
+        return true;
     }
     for (const ListedTensor& tensor : file.tensors())
-        std::printf("%-8s %-20s %s\n", tensor.type.c_str(), tensor.shape.c_str(), tensor.name.c_str());
+        std::printf("%-8s %-20s %s\n", tensor.type.c_str(), tensor.shape.c_str(),
+                    printable(tensor.name).c_str());
+    bool all_shown = true;
     for (const std::string& name : file.layers()) {
-        file.visit(name, [&](const char* format, const auto& layer) { describe(name, format, layer); });
+        std::printf("\n%s: ", printable(name).c_str());
+        try {
+            file.visit(name, [&](const char* format, const auto& layer) { describe(format, layer); });
+        } catch (const std::exception& error) {  // of this layer; others may be well
+            std::printf("not shown: %s\n", error.what());
+            all_shown = false;
+        }
     }
+    return all_shown;
 }
 
 }  // namespace
@@ -80,13 +91,17 @@ int main(int argc, char** argv) {
     Settings settings;
     app.add_option("file", settings.input, "safetensors file, index or folder, or GGUF file")->required();
     auto* output = app.add_option("--output", settings.output, "file to write, float32 safetensors");
+    bool overwrite = false;
+    app.add_flag("--overwrite", overwrite, "replace a file of the output's name")->needs(output);
     app.add_option("--dequantize", settings.dequantize, "layer to dequantize")->needs(output);
     try {
         app.parse(argc, argv);
-        if (settings.input.ends_with(".gguf"))
-            run(settings, QuantizedGGUF(settings.input));
-        else
-            run(settings, QuantizedCheckpoint(settings.input));
+        if (!settings.output.empty()) require_new_file("--output", settings.output, overwrite);
+        const bool all_shown = settings.input.ends_with(".gguf")
+                                   ? run(settings, QuantizedGGUF(settings.input))
+                                   : run(settings, QuantizedCheckpoint(settings.input));
+        finish_stdout();
+        return all_shown ? 0 : 1;
     } catch (const CLI::ParseError& error) {
         return app.exit(error);
     } catch (const std::exception& error) {

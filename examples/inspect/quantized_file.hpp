@@ -17,7 +17,7 @@ inline std::string text_of(const std::vector<residua::Index>& shape) {
     return text.empty() ? "scalar" : text;
 }
 
-/// GGUF: a tensor of blocks is a layer.
+/// GGUF: a matrix of blocks is a layer.
 class QuantizedGGUF {
   public:
     explicit QuantizedGGUF(const std::string& path) : file_(path) {}
@@ -32,7 +32,8 @@ class QuantizedGGUF {
     std::vector<std::string> layers() const {
         std::vector<std::string> names;
         for (const auto& tensor : file_.tensors()) {
-            if (visit_type(tensor.type, [](auto, const char*) {})) names.push_back(tensor.name);
+            if (tensor.shape.size() == 2 && visit_type(tensor.type, [](auto, const char*) {}))
+                names.push_back(tensor.name);
         }
         return names;
     }
@@ -64,7 +65,8 @@ class QuantizedGGUF {
     residua::io::GGUFFile file_;
 };
 
-/// A file, an index or a folder of safetensors: <layer>.qweight or <layer>.weight_packed make a layer.
+/// A file, an index or a folder of safetensors: a matrix <layer>.qweight or <layer>.weight_packed makes a
+/// layer; those of experts, of rank 3, are only listed.
 class QuantizedCheckpoint {
   public:
     explicit QuantizedCheckpoint(const std::string& path)
@@ -81,7 +83,7 @@ class QuantizedCheckpoint {
         std::vector<std::string> names;
         for (const auto& tensor : file_.tensors()) {
             for (const std::string_view suffix : {".qweight", ".weight_packed"}) {
-                if (tensor.name.ends_with(suffix))
+                if (tensor.name.ends_with(suffix) && tensor.shape.size() == 2)
                     names.push_back(tensor.name.substr(0, tensor.name.size() - suffix.size()));
             }
         }

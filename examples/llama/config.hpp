@@ -1,10 +1,12 @@
 #pragma once
 
+#include <cmath>
 #include <filesystem>
 #include <nlohmann/json.hpp>
 #include <optional>
 #include <residua/io.hpp>
 #include <residua/residua.hpp>
+#include <sstream>
 #include <string>
 
 namespace llama {
@@ -61,24 +63,21 @@ struct Config {
         const std::string activation = json.value("hidden_act", "silu");
         residua::require(activation == "silu", "config.json: hidden_act is", activation, "silu");
         Config c;
-        c.hidden = json.at("hidden_size").get<Index>();
-        c.intermediate = json.at("intermediate_size").get<Index>();
-        c.blocks = json.at("num_hidden_layers").get<Index>();
-        c.heads = json.at("num_attention_heads").get<Index>();
-        c.vocabulary = json.at("vocab_size").get<Index>();
-        for (const Index size : {c.hidden, c.intermediate, c.blocks, c.heads, c.vocabulary})
-            residua::require(size >= 1 && size <= Index(1) << 24, "config.json: a size is", size,
-                             "1 to 2^24");
-        c.key_value_heads = json.value("num_key_value_heads", c.heads);
-        residua::require(c.key_value_heads >= 1 && c.heads % c.key_value_heads == 0,
-                         "config.json: num_key_value_heads is", c.key_value_heads,
-                         "a divisor of num_attention_heads");
-        const auto head_size = json.find("head_dim");
-        c.head_size =
-            head_size != json.end() && !head_size->is_null() ? head_size->get<Index>() : c.hidden / c.heads;
+        constexpr Index largest = Index(1) << 24;
+        c.hidden = whole(json, "hidden_size", 1, largest);
+        c.intermediate = whole(json, "intermediate_size", 1, largest);
+        c.blocks = whole(json, "num_hidden_layers", 1, largest);
+        c.heads = whole(json, "num_attention_heads", 1, largest);
+        c.vocabulary = whole(json, "vocab_size", 1, largest);
+        c.key_value_heads = whole(json, "num_key_value_heads", 1, c.heads, c.heads);
+        residua::require(c.heads % c.key_value_heads == 0, "config.json: num_key_value_heads is",
+                         c.key_value_heads, "a divisor of num_attention_heads");
+        c.head_size = whole(json, "head_dim", 1, largest, c.hidden / c.heads);
         residua::require(c.head_size >= 2 && c.head_size % 2 == 0, "config.json: head_dim is", c.head_size,
                          "even, at least 2");
-        c.norm_epsilon = json.value("rms_norm_eps", 1e-6f);
+        residua::require(c.query_size() <= largest, "config.json: head_dim * num_attention_heads is",
+                         c.query_size(), "at most 2^24");
+        c.norm_epsilon = float(number(json, "rms_norm_eps", 0, 1, 1e-6));
         c.tied_head = json.value("tie_word_embeddings", false);
         c.read_rotary(json);
         if (const auto rotation = json.find("residua_rotation"); rotation != json.end())
@@ -92,23 +91,53 @@ struct Config {
     }
 
   private:
+    /// The number `name`, or `otherwise` where it is absent or null.
+    static Index whole(const nlohmann::json& json, const char* name, Index least, Index largest,
+                       std::optional<Index> otherwise = {}) {
+        const auto at = json.find(name);
+        const bool is_absent = at == json.end() || at->is_null();
+        if (is_absent && otherwise) return *otherwise;
+        const std::string expected =
+            "a whole number from " + std::to_string(least) + " to " + std::to_string(largest);
+        if (is_absent) residua::reject(std::string("config.json: ") + name + " is", "missing", expected);
+        const bool fits = at->is_number_integer() && *at >= least && *at <= largest;
+        residua::require(fits, std::string("config.json: ") + name + " is", at->dump(), expected);
+        return at->get<Index>();
+    }
+
+    static double number(const nlohmann::json& json, const char* name, double above, double largest,
+                         std::optional<double> otherwise = {}) {
+        const auto at = json.find(name);
+        const bool is_absent = at == json.end() || at->is_null();
+        if (is_absent && otherwise) return *otherwise;
+        std::ostringstream expected;
+        expected << "a number above " << above << ", at most " << largest;
+        if (is_absent)
+            residua::reject(std::string("config.json: ") + name + " is", "missing", expected.str());
+        const double value = at->is_number() ? at->get<double>() : NAN;
+        residua::require(value > above && value <= largest, std::string("config.json: ") + name + " is",
+                         at->dump(), expected.str());
+        return value;
+    }
+
     /// transformers 5 has rope_parameters, earlier releases rope_theta and rope_scaling.
     void read_rotary(const nlohmann::json& json) {
-        rotary_base = json.value("rope_theta", rotary_base);
+        constexpr double largest = 1e12;
+        rotary_base = number(json, "rope_theta", 0, largest, rotary_base);
         nlohmann::json scaling;
         for (const char* name : {"rope_scaling", "rope_parameters"}) {
             if (const auto at = json.find(name); at != json.end() && at->is_object()) scaling = *at;
         }
         if (scaling.is_null()) return;
-        rotary_base = scaling.value("rope_theta", rotary_base);
+        rotary_base = number(scaling, "rope_theta", 0, largest, rotary_base);
         const std::string type = scaling.value("rope_type", scaling.value("type", "default"));
         if (type == "default") return;
         residua::require(type == "llama3", "config.json: rope_type is", type, "default or llama3");
-        rotary_scaling =
-            RotaryScaling{.factor = scaling.at("factor").get<double>(),
-                          .low_factor = scaling.at("low_freq_factor").get<double>(),
-                          .high_factor = scaling.at("high_freq_factor").get<double>(),
-                          .original_positions = scaling.at("original_max_position_embeddings").get<double>()};
+        rotary_scaling = RotaryScaling{
+            .factor = number(scaling, "factor", 0, largest),
+            .low_factor = number(scaling, "low_freq_factor", 0, largest),
+            .high_factor = number(scaling, "high_freq_factor", 0, largest),
+            .original_positions = number(scaling, "original_max_position_embeddings", 0, largest)};
     }
 };
 

@@ -2,10 +2,13 @@
 
 #include <Eigen/Core>
 #include <array>
+#include <charconv>
 #include <residua/io.hpp>
 #include <string>
+#include <string_view>
 #include <vector>
 
+#include "../support/text.hpp"
 #include "config.hpp"
 
 namespace llama {
@@ -135,6 +138,17 @@ inline Model read_model(const std::filesystem::path& folder) {
             block.*layer.layer =
                 detail::read_linear(file, prefix + layer.name, out, in, model.config.quantization);
         }
+    }
+    // A shorter model computes something, too, and nobody would know what it was made of.
+    constexpr std::string_view blocks = "model.layers.";
+    for (const auto& tensor : file.tensors()) {
+        if (!tensor.name.starts_with(blocks)) continue;
+        const std::string_view number = std::string_view(tensor.name).substr(blocks.size());
+        Index block = 0;
+        const auto error = std::from_chars(number.data(), number.data() + number.size(), block).ec;
+        residua::require(
+            error == std::errc() && block < c.blocks, "config.json: num_hidden_layers is", c.blocks,
+            "the number of blocks in " + file.source() + ", which has '" + printable(tensor.name) + "'");
     }
     model.norm = detail::read_vector(file, "model.norm.weight", c.hidden);
     model.head =

@@ -28,8 +28,8 @@ inline Windows windows_of_tensor(const std::filesystem::path& path, Index length
     return windows;
 }
 
-/// Numbers between white space, one window a line.
-inline Windows windows_of_lines(const std::string& source, std::string_view text) {
+/// Numbers between white space, each line cut into windows of `length`; a shorter line is a window of its own.
+inline Windows windows_of_lines(const std::string& source, std::string_view text, Index length) {
     Windows windows;
     Index number = 1;
     for (; !text.empty(); ++number) {
@@ -48,7 +48,12 @@ inline Windows windows_of_lines(const std::string& source, std::string_view text
             window.push_back(token);
             line.remove_prefix(std::size_t(rest - line.data()));
         }
-        if (!window.empty()) windows.push_back(std::move(window));
+        const Index tokens = Index(window.size());
+        if (tokens > 0 && tokens < length)
+            windows.push_back(std::move(window));
+        else
+            for (Index at = 0; at + length <= tokens; at += length)
+                windows.emplace_back(window.begin() + at, window.begin() + at + length);
     }
     return windows;
 }
@@ -69,7 +74,8 @@ inline Windows windows_of_bytes(std::string_view text, Index length) {
 ///   - a .safetensors file: its I32 tensor `tokens`, (windows, length) or a list that is cut into windows of
 ///     `length`;
 ///   - for a byte-level model (vocabulary 256) any other file: its bytes, cut into windows of `length`;
-///   - else text: one window a line, token ids between white space.
+///   - else text: token ids between white space, each line cut into windows of `length`; a shorter line is a
+///     window of its own.
 /// What is left after the last whole window is not used. Throws where no window is left or a token is not in
 /// the vocabulary.
 inline Windows read_windows(const std::filesystem::path& path, Index vocabulary, Index length, Index limit) {
@@ -81,7 +87,7 @@ inline Windows read_windows(const std::filesystem::path& path, Index vocabulary,
         const residua::io::MappedFile file(path);
         const std::string_view text(reinterpret_cast<const char*>(file.bytes().data()), file.bytes().size());
         windows = vocabulary == 256 ? detail::windows_of_bytes(text, length)
-                                    : detail::windows_of_lines(path.string(), text);
+                                    : detail::windows_of_lines(path.string(), text, length);
     }
     if (limit > 0 && limit < Index(windows.size())) windows.resize(std::size_t(limit));
     residua::require(!windows.empty(),

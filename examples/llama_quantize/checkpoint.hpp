@@ -1,8 +1,19 @@
 #pragma once
 
+#include <algorithm>
+#include <map>
+#include <optional>
 #include <residua/io.hpp>
+#include <set>
+#include <string>
+#include <utility>
+#include <vector>
 
 #include "../llama/model.hpp"
+#include "../support/output_file.hpp"
+#include "../support/text.hpp"
+#include "content_hash.hpp"
+#include "folder_lock.hpp"
 
 /// The linear layers of one block, in the order of llama::layer_names.
 using QuantizedBlock = std::array<residua::QuantizedLayer<residua::IntegerGrid>, llama::layer_names.size()>;
@@ -10,48 +21,57 @@ using QuantizedBlock = std::array<residua::QuantizedLayer<residua::IntegerGrid>,
 /// A checkpoint in the GPTQ format that is being written, one shard for each block and one for the rest.
 ///
 /// A shard appears under its name when it is complete, the index and config.json come last: what is on disk
-/// is either a finished model or what a killed run has finished, from which it can go on.
+/// is either a finished model or what a killed run has finished, from which it can go on. The folder is this
+/// process's alone for as long as the object lives, see FolderLock.
 class Checkpoint {
   public:
     using Index = residua::Index;
 
-    /// `settings`: all that the result depends on; kept in each shard, so that a run goes on only with what
-    /// the same settings made. Throws std::invalid_argument where `folder` holds shards and `resume` is
-    /// false, or shards of other settings.
+    /// `rotation`: null, or what config.json says of it. `settings`: a JSON object of all that the result
+    /// depends on; kept in each shard, so that a run goes on only with what the same settings made. Finished
+    /// shards are kept on Existing::Resume, if their settings and checksums agree; start() removes what is to be
+    /// overwritten, so that no two models are mixed. Throws std::invalid_argument for a folder that is, or lies
+    /// in, that of the source, and for files that are not this checkpoint's to replace.
     Checkpoint(std::filesystem::path folder, std::filesystem::path source, const llama::Config& config,
-               residua::io::GPTQConfig format, std::string settings, bool resume)
+               residua::io::GPTQConfig format, nlohmann::json rotation, const nlohmann::json& settings,
+               Existing existing)
         : folder_(std::move(folder)),
           source_(std::move(source)),
           blocks_(config.blocks),
+          has_block_(std::size_t(blocks_), false),
           format_(format),
-          settings_(std::move(settings)) {
-        std::filesystem::create_directories(folder_);
-        for (Index i = 0; i <= blocks_; ++i) {
-            if (!std::filesystem::exists(shard(i))) continue;
-            residua::require(resume, "--output: " + shard(i).string(), "exists",
-                             "--resume, or another folder");
-            const residua::io::SafetensorsFile file(shard(i));
-            const auto at = file.metadata().find("residua_settings");
-            const std::string found = at == file.metadata().end() ? "nothing" : at->second;
-            residua::require(found == settings_, "--resume: " + shard(i).string() + " was made with", found,
-                             settings_);
-        }
+          rotation_(std::move(rotation)),
+          tied_head_(config.tied_head && rotation_.is_null()),
+          settings_(settings.dump()) {
+        require_apart();
+        create_folder();
+        lock_.emplace(folder_);
+        inspect(existing);
     }
 
-    bool has_block(Index block) const { return std::filesystem::exists(shard(block)); }
+    /// Removes what is to go. All that can be known to go wrong is known now.
+    void start() {
+        for (const std::filesystem::path& path : obsolete_) std::filesystem::remove(path);
+        obsolete_.clear();
+    }
 
-    void write_block(Index block, const QuantizedBlock& layers) const {
+    bool has_block(Index block) const { return has_block_[std::size_t(block)]; }
+
+    /// `degraded`: what is to be remembered of how the layers came about.
+    void write_block(Index block, const QuantizedBlock& layers, const nlohmann::json& degraded) {
         std::vector<residua::io::GPTQLayer> packed;
         std::vector<residua::io::TensorInfo> tensors;
         for (const auto& layer : layers) packed.push_back(residua::io::pack_gptq(layer, format_.version));
         for (std::size_t i = 0; i < packed.size(); ++i) {
             for (auto& tensor : packed[i].tensors(layer_name(block, i))) tensors.push_back(std::move(tensor));
         }
-        residua::io::write_safetensors(shard(block), std::move(tensors), metadata());
+        write_shard(block, std::move(tensors), degraded);
+        has_block_[std::size_t(block)] = true;
     }
 
-    QuantizedBlock read_block(Index block) const {
-        const residua::io::SafetensorsFile file(shard(block));
+    QuantizedBlock read_block(Index block, nlohmann::json& degraded) const {
+        const residua::io::SafetensorsFile file = open_shard(block);
+        degraded = nlohmann::json::parse(file.metadata().find("residua_degraded")->second, nullptr, false);
         QuantizedBlock layers;
         for (std::size_t i = 0; i < layers.size(); ++i) {
             layers[i] = residua::io::unpack_gptq(
@@ -60,11 +80,11 @@ class Checkpoint {
         return layers;
     }
 
-    /// Writes what is not quantized, then the index, the configuration and the tokenizer's files. Tensors
-    /// keep their type, but those of a rotated model and a last norm that was fitted become float.
-    void finish(const llama::Model& model, const nlohmann::json& rotation, bool is_norm_fitted) const {
+    /// Writes what is not quantized, then the configuration, the tokenizer's files and the index. Tensors keep
+    /// their type, but those of a rotated model and a last norm that was fitted become float.
+    void finish(const llama::Model& model, bool is_norm_fitted) const {
         const residua::io::SafetensorsCheckpoint source(source_);
-        const bool is_rotated = !rotation.is_null();
+        const bool is_rotated = !rotation_.is_null();
         std::vector<residua::io::TensorInfo> tensors;
         const auto add = [&](const std::string& name, const auto& matrix, bool is_changed) {
             if (!is_changed) {
@@ -88,16 +108,13 @@ class Checkpoint {
                 if (bias.size() > 0) add(llama::block_prefix(i) + layer.name + ".bias", bias, is_rotated);
             }
         }
-        residua::io::write_safetensors(shard(blocks_), std::move(tensors), metadata());
-        copy_tokenizer();
-        write_config(model.config, rotation);
+        write_shard(blocks_, std::move(tensors), nlohmann::json::object());
+        for (const auto& [name, text] : small_files()) write_text(folder_ / name, text);
         write_index();
     }
 
   private:
     static constexpr const char* index_name = "model.safetensors.index.json";
-
-    residua::io::Metadata metadata() const { return {{"format", "pt"}, {"residua_settings", settings_}}; }
 
     std::filesystem::path shard(Index number) const {
         char name[64];
@@ -109,31 +126,163 @@ class Checkpoint {
         return llama::block_prefix(block) + llama::layer_names[layer].name;
     }
 
-    void copy_tokenizer() const {
+    /// Neither the folder of the source nor one in it, by whatever names.
+    void require_apart() const {
+        namespace fs = std::filesystem;
+        const fs::path source = fs::weakly_canonical(source_);
+        for (fs::path at = fs::weakly_canonical(fs::absolute(folder_));; at = at.parent_path()) {
+            residua::require(at != source, "--output: '" + folder_.string() + "' is",
+                             "--model, or a folder in it", "a folder of its own");
+            if (at == at.parent_path()) return;
+        }
+    }
+
+    void create_folder() const {
+        std::error_code error;
+        std::filesystem::create_directories(folder_, error);
+        if (error) throw residua::io::FileError("create the folder", folder_.string(), error.value());
+    }
+
+    /// Finds out what the folder holds, and refuses what is not this checkpoint's to replace.
+    void inspect(Existing existing) {
+        namespace fs = std::filesystem;
+        const std::map<std::string, std::string> small = small_files();
+        std::set<std::string> ours{index_name};
+        for (const auto& [name, text] : small) ours.insert(name);
+        for (Index i = 0; i <= blocks_; ++i) ours.insert(shard(i).filename().string());
+
+        for (const auto& entry : fs::directory_iterator(folder_)) {
+            const std::string name = entry.path().filename().string();
+            const std::string shown = "--output: '" + printable(entry.path().string()) + "'";
+            if (name.starts_with(".residua-") && name.ends_with(".tmp")) {
+                obsolete_.push_back(entry.path());  // what a killed run was about to write
+            } else if (ours.contains(name)) {
+                residua::require(fs::is_regular_file(entry.symlink_status()), shown + " is",
+                                 "no regular file", "nothing, or a file to replace");
+                residua::require(existing != Existing::Refuse, shown, "exists",
+                                 "--resume, --overwrite, or another folder");
+                if (existing == Existing::Overwrite) obsolete_.push_back(entry.path());
+            } else {
+                residua::require(
+                    !name.ends_with(".safetensors") && !name.ends_with(".safetensors.index.json"), shown,
+                    "exists", "another folder: this file would be taken for a part of the model");
+            }
+        }
+        if (existing != Existing::Resume) return;
+        for (Index i = 0; i < blocks_; ++i) {
+            if (!fs::exists(shard(i))) continue;
+            (void)open_shard(i);
+            has_block_[std::size_t(i)] = true;
+        }
+        const auto require_ours = [&](const std::string& name, bool is_ours) {
+            residua::require(is_ours, "--resume: '" + (folder_ / name).string() + "' is",
+                             "not what this run writes", "--overwrite, or another folder");
+        };
+        const bool has_rest = fs::exists(shard(blocks_));
+        if (has_rest) (void)open_shard(blocks_);
+        if (fs::exists(folder_ / index_name)) require_ours(index_name, has_rest);
+        for (const auto& [name, text] : small) {
+            if (!fs::exists(folder_ / name)) continue;
+            const residua::io::MappedFile file(folder_ / name);
+            require_ours(name, std::ranges::equal(file.bytes(), std::as_bytes(std::span(text))));
+        }
+    }
+
+    /// A finished shard. Throws std::invalid_argument where other settings made it, FormatError where it is not
+    /// as it was written.
+    residua::io::SafetensorsFile open_shard(Index number) const {
+        residua::io::SafetensorsFile file(shard(number));
+        const auto entry = [&](const char* name) -> std::string {
+            const auto at = file.metadata().find(name);
+            return at == file.metadata().end() ? "" : at->second;
+        };
+        const std::string found = entry("residua_settings");
+        if (found != settings_) {
+            const auto [theirs, ours] = difference(found);
+            residua::reject("--resume: '" + shard(number).string() + "' was made with", theirs, ours);
+        }
+        const std::string sum = checksum(file.tensors(), entry("residua_degraded"));
+        if (entry("residua_checksum") != sum)
+            throw residua::io::FormatError("residua: '" + shard(number).string() + "': the checksum is " +
+                                           sum + ", expected '" + printable(entry("residua_checksum")) +
+                                           "': the file was damaged; remove it to have it made anew");
+        return file;
+    }
+
+    /// Of the settings, those that are not the same.
+    std::pair<std::string, std::string> difference(const std::string& found) const {
+        nlohmann::json theirs = nlohmann::json::parse(found, nullptr, false);
+        nlohmann::json ours = nlohmann::json::parse(settings_);
+        if (!theirs.is_object()) return {"no settings", ours.dump()};
+        const nlohmann::json all = ours;
+        for (const auto& [name, value] : all.items()) {
+            if (theirs.contains(name) && theirs[name] == value) {
+                theirs.erase(name);
+                ours.erase(name);
+            }
+        }
+        return {theirs.dump(), ours.dump()};
+    }
+
+    /// Of the names, types, shapes and elements of all tensors, and of the notes.
+    static std::string checksum(std::vector<residua::io::TensorInfo> tensors, const std::string& notes) {
+        std::ranges::sort(tensors, {}, &residua::io::TensorInfo::name);
+        ContentHash hash;
+        hash.add(notes);
+        for (const residua::io::TensorInfo& tensor : tensors) {
+            hash.add(tensor.name);
+            hash.add(name_of(tensor.dtype));
+            hash.add(std::as_bytes(std::span(tensor.shape)));
+            hash.add(tensor.bytes);
+        }
+        return hash.text();
+    }
+
+    void write_shard(Index number, std::vector<residua::io::TensorInfo> tensors,
+                     const nlohmann::json& degraded) const {
+        lock_->check();
+        const std::string notes = degraded.dump();
+        const std::string sum = checksum(tensors, notes);
+        residua::io::write_safetensors(shard(number), std::move(tensors),
+                                       {{"format", "pt"},
+                                        {"residua_settings", settings_},
+                                        {"residua_degraded", notes},
+                                        {"residua_checksum", sum}});
+    }
+
+    static void write_text(const std::filesystem::path& path, const std::string& text) {
+        residua::io::AtomicFile file(path);
+        file.append(std::as_bytes(std::span(text)));
+        file.commit();
+    }
+
+    /// Everything but weights and their index: the configuration, and the tokenizer's files as they are.
+    std::map<std::string, std::string> small_files() const {
+        std::map<std::string, std::string> files;
         for (const auto& entry : std::filesystem::directory_iterator(source_)) {
             const std::string name = entry.path().filename().string();
             for (const char* prefix : {"tokenizer", "special_tokens", "added_tokens", "vocab", "merges",
                                        "chat_template", "generation_config"}) {
-                if (name.starts_with(prefix))
-                    std::filesystem::copy_file(entry.path(), folder_ / name,
-                                               std::filesystem::copy_options::overwrite_existing);
+                if (!name.starts_with(prefix) || !entry.is_regular_file()) continue;
+                const residua::io::MappedFile file(entry.path());
+                files[name] =
+                    std::string(reinterpret_cast<const char*>(file.bytes().data()), file.bytes().size());
             }
         }
-    }
-
-    void write_config(const llama::Config& config, const nlohmann::json& rotation) const {
-        nlohmann::json json = residua::io::read_json(source_ / "config.json");
-        json["tie_word_embeddings"] = config.tied_head;
-        if (!rotation.is_null()) json["residua_rotation"] = rotation;
-        residua::io::write_json(folder_ / "config.json", json);
-        residua::io::write_quantization_config(folder_, format_.to_json());
+        nlohmann::json config = residua::io::read_json(source_ / "config.json");
+        config["tie_word_embeddings"] = tied_head_;
+        if (!rotation_.is_null()) config["residua_rotation"] = rotation_;
+        config["quantization_config"] = format_.to_json();
+        files["config.json"] = config.dump(2) + "\n";
+        files["quantize_config.json"] = format_.to_json().dump(2) + "\n";
+        return files;
     }
 
     void write_index() const {
         nlohmann::json map = nlohmann::json::object();
         std::uintmax_t bytes = 0;
         for (Index i = 0; i <= blocks_; ++i) {
-            const residua::io::SafetensorsFile file(shard(i));
+            const residua::io::SafetensorsFile file = open_shard(i);
             for (const auto& tensor : file.tensors()) {
                 map[tensor.name] = shard(i).filename().string();
                 bytes += tensor.bytes.size();
@@ -145,6 +294,11 @@ class Checkpoint {
 
     std::filesystem::path folder_, source_;
     Index blocks_;
+    std::vector<bool> has_block_;
     residua::io::GPTQConfig format_;
+    nlohmann::json rotation_;
+    bool tied_head_;
     std::string settings_;
+    std::optional<FolderLock> lock_;
+    std::vector<std::filesystem::path> obsolete_;
 };

@@ -14,9 +14,11 @@
 #include <CLI/CLI.hpp>
 #include <chrono>
 #include <iostream>
+#include <map>
 
 #include "../llama/perplexity.hpp"
 #include "../llama/rotation.hpp"
+#include "../support/memory.hpp"
 #include "plot.hpp"
 #include "quantize_model.hpp"
 #include "settings.hpp"
@@ -89,6 +91,9 @@ class Comparison {
                                            settings_.calibration_windows);
         std::fprintf(stderr, "%s: %td blocks, %zu windows to calibrate on, %zu to evaluate\n",
                      settings_.model.c_str(), config.blocks, calibration_.size(), evaluation_.size());
+        announce_memory(memory_needed(config));
+        read_rotations(config);
+        if (!settings_.output.empty()) open_outputs(config);
         std::vector<Row> rows;
         if (settings_.baseline) rows.push_back(full_precision());
         for (const std::string& method : settings_.methods)
@@ -108,8 +113,10 @@ class Comparison {
         Row row{.method = method};
         const auto start = Clock::now();
         llama::Model model = llama::read_model(settings_.model);
-        const nlohmann::json rotation = rotate(model);
-        const auto output = open_output(method, model.config, rotation);
+        if (rotations_) llama::rotate(model, *rotations_);
+        const auto at = outputs_.find(method);
+        Checkpoint* output = at == outputs_.end() ? nullptr : &at->second;
+        if (output) output->start();
         const auto solver = settings_.device == "cuda" ? make_cuda_solver(settings_.solve)
                                                        : make_cpu_solver(settings_.solve, settings_.threads);
         try {
@@ -119,34 +126,57 @@ class Comparison {
                                       .final_norm = settings_.final_norm},
                                      *solver, executor_,
                                      [&](const Progress& p) { line.quantizing(p, model.config.blocks); });
-            row.layers =
-                quantizer.run(model, calibration_, settings_.activations, output ? &*output : nullptr);
+            row.layers = quantizer.run(model, calibration_, settings_.activations, output);
         } catch (const std::runtime_error& error) {
             row.status = error.what();
             return row;
         }
-        if (output) output->finish(model, rotation, settings_.final_norm);
+        if (output) output->finish(model, settings_.final_norm);
+        outputs_.erase(method);
         row.seconds = seconds_since(start);
         row.perplexity = evaluate(method, model, settings_.activations);
         return row;
     }
 
-    /// Rotates as asked, and says how; null if not at all.
-    nlohmann::json rotate(llama::Model& model) const {
+    /// Bytes that the largest moment takes, about: the model, all windows on their way through it, and a solve
+    /// of the widest layer.
+    double memory_needed(const llama::Config& c) const {
+        constexpr double size = sizeof(float);
+        double tokens = 0;
+        for (const auto& window : calibration_) tokens += double(window.size());
+        double block = 0;
+        double widest = 0;
+        double largest = 0;
+        for (const llama::LayerName& layer : llama::layer_names) {
+            const auto [out, in] = llama::shape_of(c, layer.layer);
+            block += double(out) * double(in);
+            largest = std::max(largest, double(out) * double(in));
+            widest = std::max(widest, double(in));
+        }
+        const double model = 2 * double(c.vocabulary) * double(c.hidden) + double(c.blocks + 1) * block;
+        const double streams = 2 * tokens * (double(c.hidden) + widest);
+        const double batch = 2 * 8192 * widest;
+        return size * (model + streams + batch + 4 * widest * widest + 4 * largest);
+    }
+
+    void read_rotations(const llama::Config& config) {
+        if (settings_.rotation == "none") return;
+        rotations_ =
+            settings_.rotation == "hadamard"
+                ? llama::Rotations::hadamard(config, settings_.rotation_seed, settings_.online_hadamard)
+                : llama::Rotations::read(settings_.rotation, config, settings_.online_hadamard);
+    }
+
+    /// How the model is rotated, for config.json; null if it is not.
+    nlohmann::json rotation() const {
         if (settings_.rotation == "none") return {};
-        const bool is_hadamard = settings_.rotation == "hadamard";
-        llama::rotate(model, is_hadamard ? llama::Rotations::hadamard(model.config, settings_.rotation_seed,
-                                                                      settings_.online_hadamard)
-                                         : llama::Rotations::read(settings_.rotation, model.config,
-                                                                  settings_.online_hadamard));
         nlohmann::json json{{"kind", settings_.rotation}, {"online_hadamard", settings_.online_hadamard}};
-        if (is_hadamard) json["seed"] = settings_.rotation_seed;
+        if (settings_.rotation == "hadamard") json["seed"] = settings_.rotation_seed;
         return json;
     }
 
-    std::optional<Checkpoint> open_output(const std::string& method, const llama::Config& config,
-                                          const nlohmann::json& rotation) const {
-        if (settings_.output.empty()) return {};
+    /// One for each method, before the first one starts.
+    void open_outputs(const llama::Config& config) {
         const auto& options = settings_.solve.options;
         const residua::io::GPTQConfig format{
             .bits = settings_.solve.grid.bits,
@@ -155,45 +185,31 @@ class Comparison {
                         options.group_size != residua::SolverOptions::per_channel,
             .sym = settings_.solve.grid.symmetry != residua::Symmetry::None,
             .version = settings_.format};
-        const bool is_only = settings_.methods.size() == 1;
-        return Checkpoint(is_only ? settings_.output : settings_.output / method, settings_.model, config,
-                          format, fingerprint(method, rotation), settings_.resume);
+        const nlohmann::json common = fingerprint();
+        for (const std::string& method : settings_.methods) {
+            if (method == "none") continue;
+            nlohmann::json made_with = common;
+            made_with["--method"] = method;
+            outputs_.try_emplace(method,
+                                 settings_.methods.size() == 1 ? settings_.output : settings_.output / method,
+                                 settings_.model, config, format, rotation(), made_with, settings_.existing);
+        }
     }
 
-    /// All that the codes depend on.
-    std::string fingerprint(const std::string& method, const nlohmann::json& rotation) const {
-        const SolveSettings& s = settings_.solve;
-        const auto quantizer = [](const std::optional<residua::ActivationQuantizer>& q) -> nlohmann::json {
-            if (!q) return nullptr;
-            return {q->bits, q->group_size, q->symmetry, q->clip_ratio};
-        };
-        std::uint64_t hash = 0xcbf29ce484222325u;  // FNV-1a
-        for (const auto& window : calibration_) {
-            for (const llama::Token token : window) hash = (hash ^ std::uint64_t(token)) * 0x100000001b3u;
-            hash = (hash ^ window.size()) * 0x100000001b3u;
-        }
-        nlohmann::json json{{"method", method},
-                            {"model", std::filesystem::weakly_canonical(settings_.model).string()},
-                            {"calibration", std::to_string(hash)},
-                            {"grid", {s.grid.bits, s.grid.symmetry, s.grid.clip.enabled, s.grid.scale_type}},
-                            {"group_size", s.options.group_size},
-                            {"block_size", s.options.block_size},
-                            {"order", s.options.ordering},
-                            {"static_groups", s.options.static_groups},
-                            {"damping", s.options.damping.initial},
-                            {"view", s.options.published.view},
-                            {"scales", s.options.published.scales},
-                            {"refine", s.options.refinement.rounds},
-                            {"inputs", quantizer(settings_.activations.inputs)},
-                            {"cache", quantizer(settings_.activations.cache)},
-                            {"rotation", rotation},
-                            {"device", settings_.device}};
-        if (settings_.corrects_stream(method)) json["stream_alpha"] = s.options.stream_alpha;
-        if (settings_.final_norm) json["final_norm"] = true;
-        if (s.grid.clip.by_loss()) json["scale_survivors"] = s.grid.clip.survivors;
-        if (s.alpha) json["alpha"] = *s.alpha;
-        if (s.beta) json["beta"] = *s.beta;
-        return json.dump();
+    /// All that the output depends on but the method: every option that is not known to change nothing, and
+    /// the contents of what other options name.
+    nlohmann::json fingerprint() const {
+        nlohmann::json json = settings_.choices;
+        ContentHash tokens;
+        for (const auto& window : calibration_) tokens.add(std::as_bytes(std::span(window)));
+        json["calibration tokens"] = tokens.text();
+        json["model"] = content_of_model(settings_.model);
+        if (rotations_ && settings_.rotation != "hadamard")
+            json["rotation"] = content_of_file(settings_.rotation);
+        constexpr residua::Version v = residua::version;
+        json["residua"] =
+            std::to_string(v.major) + "." + std::to_string(v.minor) + "." + std::to_string(v.patch);
+        return json;
     }
 
     double evaluate(const std::string& task, const llama::Model& model,
@@ -207,6 +223,8 @@ class Comparison {
     const Settings& settings_;
     residua::Executor executor_;
     llama::Windows calibration_, evaluation_;
+    std::optional<llama::Rotations> rotations_;
+    std::map<std::string, Checkpoint> outputs_;
 };
 
 nlohmann::json to_json(const Row& row) {
@@ -216,6 +234,7 @@ nlohmann::json to_json(const Row& row) {
                           {"output_error", layer.output_error},
                           {"objective", layer.objective},
                           {"damping", layer.damping},
+                          {"degradation", layer.degradation.text()},
                           {"seconds", layer.seconds}});
     return {{"method", row.method},
             {"status", row.status},
@@ -245,6 +264,20 @@ void print(const std::vector<Row>& rows, bool json) {
     }
 }
 
+/// What the layers had to put up with, on stderr. Whether it was anything.
+bool warn(const std::vector<Row>& rows) {
+    bool found = false;
+    for (const Row& row : rows) {
+        for (const LayerRecord& layer : row.layers) {
+            const std::string words = layer.degradation.text();
+            if (words.empty()) continue;
+            std::fprintf(stderr, "%s: %s: %s\n", row.method.c_str(), layer.name.c_str(), words.c_str());
+            found = true;
+        }
+    }
+    return found;
+}
+
 void plot(const std::vector<Row>& rows, const Settings& settings) {
     std::vector<Series> series;
     std::vector<std::string> ticks;
@@ -272,10 +305,12 @@ int main(int argc, char** argv) {
         const Settings settings = parse_settings(app, argc, argv);
         const std::vector<Row> rows = Comparison(settings).run();
         print(rows, settings.json);
+        finish_stdout();
         if (!settings.plot.empty()) plot(rows, settings);
         const bool failed =
             std::any_of(rows.begin(), rows.end(), [](const Row& r) { return r.status != "success"; });
-        return failed ? 1 : 0;
+        const bool degraded = warn(rows);
+        return failed || (degraded && !settings.allow_degraded) ? 1 : 0;
     } catch (const CLI::ParseError& error) {
         return app.exit(error);
     } catch (const std::exception& error) {

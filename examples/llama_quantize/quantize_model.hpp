@@ -4,6 +4,7 @@
 #include <functional>
 #include <optional>
 
+#include "../support/degradation.hpp"
 #include "calibration.hpp"
 #include "checkpoint.hpp"
 
@@ -14,6 +15,7 @@ struct LayerRecord {
     double objective = 0;     ///< |(W - Q) X|^2 + 2 tr(E D' W') or |(W - Q) X|^2, what the method minimizes
     double damping = 0;
     double seconds = 0;  ///< of the solve
+    Degradation degradation = {};
 };
 
 struct Progress {
@@ -50,7 +52,7 @@ class ModelQuantizer {
         : method_(std::move(method)), solver_(solver), executor_(executor), progress_(std::move(progress)) {}
 
     std::vector<LayerRecord> run(llama::Model& model, const llama::Windows& windows,
-                                 const llama::ActivationSettings& activations, const Checkpoint* output) {
+                                 const llama::ActivationSettings& activations, Checkpoint* output) {
         const residua::Index positions = llama::longest(windows);
         const llama::Runner reference_runner(model.config, positions);
         const llama::Runner runner(model.config, positions, activations);
@@ -68,7 +70,8 @@ class ModelQuantizer {
             const llama::Block reference = block;
             const bool is_done = output && output->has_block(block_);
             QuantizedBlock quantized;
-            if (is_done) quantized = output->read_block(block_);
+            nlohmann::json degraded = nlohmann::json::object();  // by layer, for runs that go on from here
+            if (is_done) quantized = output->read_block(block_, degraded);
             calibration.enter(reference, block);
             for (const llama::Input input : llama::inputs) {
                 const bool writes_stream = input == llama::Input::Output || input == llama::Input::Down;
@@ -81,7 +84,13 @@ class ModelQuantizer {
                     LayerRecord record{.name = llama::block_prefix(block_) + layer.name};
                     report(layer.name, double(i) / double(llama::layer_names.size()));
                     llama::Linear& target = block.*layer.layer;
-                    if (!is_done) quantized[i] = solve(target.weight, record);
+                    if (is_done) {
+                        record.degradation = degradation_from(degraded, layer.name);
+                    } else {
+                        quantized[i] = solve(target.weight, record);
+                        if (!record.degradation.text().empty())
+                            degraded[layer.name] = json_of(record.degradation);
+                    }
                     const auto values = quantized[i].dequantize();
                     target.weight =
                         Eigen::Map<const llama::Rows>(values.data(), values.rows(), values.cols());
@@ -90,7 +99,7 @@ class ModelQuantizer {
                 }
                 calibration.advance(input, reference, block);
             }
-            if (output && !is_done) output->write_block(block_, quantized);
+            if (output && !is_done) output->write_block(block_, quantized, degraded);
         }
         if (method_.final_norm) fit_final_norm(model, calibration);
         report("", 0);
@@ -98,14 +107,34 @@ class ModelQuantizer {
     }
 
   private:
+    static nlohmann::json json_of(const Degradation& d) {
+        return {d.dead_inputs, d.raised_damping, d.objective, d.rounding, d.rounded_because};
+    }
+
+    /// Its inverse, of a shard whose checksum is right.
+    static Degradation degradation_from(const nlohmann::json& degraded, const char* layer) {
+        const auto at = degraded.find(layer);
+        if (at == degraded.end()) return {};
+        const auto number = [&](std::size_t i) {
+            return at->at(i).is_number() ? at->at(i).get<double>() : NAN;
+        };
+        return {.dead_inputs = residua::Index(number(0)),
+                .raised_damping = number(1),
+                .rounded_because = at->at(4).get<std::string>(),
+                .objective = number(2),
+                .rounding = number(3)};
+    }
+
     residua::QuantizedLayer<residua::IntegerGrid> solve(const llama::Rows& weight, LayerRecord& record) {
         SolvedLayer solved = solver_.solve(method_.name, llama::view(weight));
         const residua::Report& r = solved.report;
         if (r.status != residua::Status::Success)
             throw std::runtime_error("residua: " + record.name + ": " + std::string(to_string(r.status)) +
-                                     ", damping " + std::to_string(r.damping));
+                                     ", damping " + std::to_string(r.damping) + ", dead inputs " +
+                                     std::to_string(r.dead_columns.size()));
         record.objective = r.achieved().value_or(0);
         record.damping = r.damping;
+        record.degradation = Degradation::of(r);
         record.seconds = r.seconds.solve();
         return std::move(solved.layer);
     }

@@ -1,5 +1,7 @@
 #include "settings.hpp"
 
+#include <set>
+
 #include "../support/solver_arguments.hpp"
 
 namespace {
@@ -20,6 +22,23 @@ struct ActivationArguments {
     }
 };
 
+/// All options and their values as texts, but those that change no byte of the output and those that name
+/// files. An option is left out because it is listed here, not taken in because someone thought of it.
+nlohmann::json choices_of(const CLI::App& app) {
+    const std::set<std::string> elsewhere{"help",        "model",  "calibration",  "calibration-windows",
+                                          "window",      "eval",   "eval-windows", "methods",
+                                          "output",      "resume", "overwrite",    "plot",
+                                          "no-baseline", "json",   "threads",      "allow-degraded"};
+    nlohmann::json choices = nlohmann::json::object();
+    for (const CLI::Option* option : app.get_options()) {
+        const std::string& name = option->get_single_name();
+        if (elsewhere.contains(name)) continue;
+        choices["--" + name] =
+            option->count() > 0 ? CLI::detail::join(option->results()) : option->get_default_str();
+    }
+    return choices;
+}
+
 }  // namespace
 
 Settings parse_settings(CLI::App& app, int argc, char** argv) {
@@ -31,7 +50,7 @@ Settings parse_settings(CLI::App& app, int argc, char** argv) {
     app.add_option(
         "--calibration", s.calibration,
         "text to calibrate on: bytes for a byte-level model, else .safetensors with I32 `tokens` or "
-        "one window of token ids a line (default: calibration.txt of the model)");
+        "token ids, each line cut into windows (default: calibration.txt of the model)");
     app.add_option("--eval", s.evaluation, "text to measure perplexity on (default: eval.txt of the model)");
     app.add_option("--window", s.window, "tokens of a window")->capture_default_str();
     app.add_option("--calibration-windows", s.calibration_windows, "at most so many; 0: all")
@@ -75,10 +94,14 @@ Settings parse_settings(CLI::App& app, int argc, char** argv) {
     add_choice<io::GPTQVersion>(app, "--format", s.format,
                                 {{"gptq-v1", io::GPTQVersion::V1}, {"gptq-v2", io::GPTQVersion::V2}},
                                 "of the output");
-    app.add_flag("--resume", s.resume, "go on with the blocks that --output holds");
+    bool resume = false, overwrite = false;
+    app.add_flag("--resume", resume, "go on with the blocks that --output holds");
+    app.add_flag("--overwrite", overwrite, "replace the model that --output holds, and files of that name");
     app.add_option("--plot", s.plot, "SVG file for the output error of every layer");
     app.add_flag("!--no-baseline", s.baseline, "do not measure the model as it is");
     app.add_flag("--json", s.json, "print the table as JSON");
+    app.add_flag("--allow-degraded", s.allow_degraded,
+                 "end with 0 in spite of dead inputs, raised damping or layers worse than rounding");
     app.add_option("--device", s.device, "where to accumulate and solve")
         ->check(CLI::IsMember({"cpu", "cuda"}))
         ->capture_default_str();
@@ -115,9 +138,27 @@ Settings parse_settings(CLI::App& app, int argc, char** argv) {
     if (!s.output.empty() && solver.scale_type->count() == 0) s.solve.grid.scale_type = ScaleType::Float16;
     require(s.output.empty() || s.solve.grid.scale_type == ScaleType::Float16, "--output: --scale-type is",
             "not f16", "f16, the type of the GPTQ format");
-    require(!s.resume || !s.output.empty(), "--resume: --output is", "missing", "the folder to go on in");
+    require(!resume || !s.output.empty(), "--resume: --output is", "missing", "the folder to go on in");
+    require(!resume || !overwrite, "--resume: --overwrite is", "given", "one of the two");
+    if (resume) s.existing = Existing::Resume;
+    if (overwrite) s.existing = Existing::Overwrite;
+    if (!s.plot.empty()) require_new_file("--plot", s.plot, overwrite);
+    s.choices = choices_of(app);
     s.solve.resolve_group_size();
     s.solve.validate();
+    check_methods(app, s.solve, s.methods);
+    refuse_idle(app, s.output.empty(), {"--format"}, "there is no --output");
+    refuse_idle(app, s.output.empty() && s.plot.empty(), {"--overwrite"}, "there is no --output or --plot");
+    refuse_idle(app, s.methods == std::vector<std::string>{"none"}, {"--output", "--plot"},
+                "nothing is quantized");
+    refuse_idle(app, s.rotation != "hadamard", {"--rotation-seed"}, "--rotate is not hadamard");
+    refuse_idle(app, s.rotation == "none", {"--no-online-hadamard"}, "--rotate is none");
+    refuse_idle(app, inputs.bits == 16,
+                {"--activation-group-size", "--activation-symmetric", "--activation-clip"},
+                "--activation-bits is 16");
+    require(s.output.empty() || s.format != io::GPTQVersion::V1 || s.solve.grid.symmetry != Symmetry::None,
+            "--format gptq-v1: --symmetric is", "none",
+            "restricted or full: this version cannot hold zeros of 0, which groups of positive weights have");
     if (!s.output.empty()) io::require_gptq_bits(s.solve.grid.bits);
     return s;
 }

@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "../llama/activations.hpp"
+#include "../support/output_file.hpp"
 #include "../support/solve_settings.hpp"
 
 // CLI11 is for the sources that read the command line: it takes long to compile.
@@ -34,10 +35,14 @@ struct Settings {
     llama::ActivationSettings activations;
     residua::io::GPTQVersion format = residua::io::GPTQVersion::V2;
     std::string device = "cpu";
-    int threads = 0;       ///< 0: as many as the machine has
-    bool baseline = true;  ///< measure the model as it is, too
-    bool resume = false;
+    int threads = 0;                       ///< 0: as many as the machine has
+    bool baseline = true;                  ///< measure the model as it is, too
+    Existing existing = Existing::Refuse;  ///< what --output may hold
     bool json = false;
+    bool allow_degraded = false;  ///< success in spite of what Degradation lists
+
+    /// The options that the result depends on, by name, as texts; not those whose files' contents count.
+    nlohmann::json choices;
 
     /// Whether o_proj and down_proj by this method correct what the residual stream carries.
     bool corrects_stream(const std::string& method) const {

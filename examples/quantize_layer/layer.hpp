@@ -6,6 +6,8 @@
 #include <string>
 #include <vector>
 
+#include "../support/memory.hpp"
+
 /// One linear layer with samples of its inputs, as read from a safetensors file.
 struct Layer {
     residua::Index out = 0, in = 0, tokens = 0;
@@ -23,6 +25,13 @@ struct Layer {
         return {(x_fp ? *x_fp : x).data() + first * in, count, in};
     }
 };
+
+/// Bytes that quantizing and measuring it takes, about: the layer, moments with a copy and a factorization, and
+/// outputs in double precision.
+inline double memory_needed(const Layer& layer) {
+    const double m = double(layer.out), n = double(layer.in), t = double(layer.tokens);
+    return sizeof(float) * (2 * t * n + 4 * m * n + 8 * n * n) + 2 * sizeof(double) * (t * m + t * n);
+}
 
 /// Reads `weight`, `x` and, where the file has it, `x_fp`. Throws where they are missing or do not fit
 /// together.
@@ -42,6 +51,7 @@ inline Layer read_layer(const std::string& path) {
     residua::require(width == layer.in, "x in " + path + " has columns:", width,
                      std::to_string(layer.in) + " (columns of weight)");
     layer.tokens = tokens;
+    announce_memory(memory_needed(layer));
     layer.weight = file.read<float>("weight");
     layer.x = file.read<float>("x");
     if (file.contains("x_fp")) {

@@ -12,6 +12,7 @@
 #include <iostream>
 #include <nlohmann/json.hpp>
 
+#include "../support/output_file.hpp"
 #include "methods.hpp"
 
 namespace {
@@ -57,7 +58,7 @@ int run(const Settings& settings) {
                               ? quantize_to_blocks(experiment, layer, settings, backend)
                               : quantize_to_integers(experiment, settings, backend);
     print(result.rows, settings.json);
-    return result.failed ? 1 : 0;
+    return result.failed || (result.degraded && !settings.allow_degraded) ? 1 : 0;
 }
 
 }  // namespace
@@ -65,7 +66,9 @@ int run(const Settings& settings) {
 int main(int argc, char** argv) {
     CLI::App app("Quantizes one linear layer and measures the error of its output.", "quantize_layer");
     try {
-        return run(parse_settings(app, argc, argv));
+        const int code = run(parse_settings(app, argc, argv));
+        finish_stdout();
+        return code;
     } catch (const CLI::ParseError& error) {
         return app.exit(error);
     } catch (const std::exception& error) {

@@ -3,11 +3,13 @@
 #include <cstdio>
 #include <vector>
 
+#include "../support/degradation.hpp"
 #include "experiment.hpp"
 
 struct Result {
     std::vector<Row> rows;
     bool failed = false;
+    bool degraded = false;  ///< a method succeeded, but see Degradation
 };
 
 /// Runs the methods that the settings ask for, onto any grid.
@@ -44,8 +46,11 @@ class Methods {
     void add(const std::string& method, const Quantized<G>& q) {
         result.rows.push_back(experiment_.measure(method, q));
         result.failed = result.failed || !q;
-        if (q.report.damping_retries > 0)
-            std::fprintf(stderr, "%s: damping raised to %g\n", method.c_str(), q.report.damping);
+        const Degradation degradation = Degradation::of(q.report);
+        if (const std::string words = degradation.text(); !words.empty()) {
+            std::fprintf(stderr, "%s: %s\n", method.c_str(), words.c_str());
+            result.degraded = true;
+        }
         if (q && !settings_.output.empty()) write_(method, q);
     }
 

@@ -2,7 +2,9 @@
 
 #include <residua/grids/mxfp4_grid.hpp>
 #include <residua/grids/nvfp4_grid.hpp>
+#include <residua/io/formats/gptq_config.hpp>
 
+#include "../support/output_file.hpp"
 #include "../support/solver_arguments.hpp"
 
 Settings parse_settings(CLI::App& app, int argc, char** argv) {
@@ -14,6 +16,8 @@ Settings parse_settings(CLI::App& app, int argc, char** argv) {
                    "safetensors file with weight, x and optionally x_fp (F32, F16 or BF16)")
         ->capture_default_str();
     app.add_option("--output", s.output, "file to write, in --format (one method only)");
+    bool overwrite = false;
+    app.add_flag("--overwrite", overwrite, "replace a file of the output's name");
     app.add_option("--format", s.format,
                    "residua: codes, scales, zeros, group_index and dequantized weights as plain tensors")
         ->check(CLI::IsMember({"residua", "gptq-v1", "gptq-v2", "compressed-tensors", "gguf-q4_0",
@@ -33,6 +37,8 @@ Settings parse_settings(CLI::App& app, int argc, char** argv) {
         ->check(CLI::NonNegativeNumber)
         ->capture_default_str();
     app.add_flag("--json", s.json, "print the table as JSON");
+    app.add_flag("--allow-degraded", s.allow_degraded,
+                 "end with 0 in spite of dead inputs, raised damping or layers worse than rounding");
     app.parse(argc, argv);
     if (solver.best->count() > 0 && method->count() == 0) s.method = "qep";
     solver.recommend(s.solve);
@@ -52,6 +58,24 @@ Settings parse_settings(CLI::App& app, int argc, char** argv) {
             s.solve.grid.scale_type = residua::ScaleType::Float16;
     }
     s.solve.validate();
+    const bool all = s.method == "all";
+    check_methods(app, s.solve, all ? method_names() : std::vector<std::string>{s.method});
+    const std::string format = "--format " + s.format;
+    refuse_idle(app, s.is_block_format(), {"--bits", "--symmetric", "--scale-type"}, format + " fixes it");
+    refuse_idle(app, s.output.empty(), {"--name", "--overwrite"}, "there is no --output");
+    refuse_idle(app, s.format == "residua", {"--name"}, "format residua names no layer");
+    if (s.format.starts_with("gptq-")) {
+        residua::io::require_gptq_bits(s.solve.grid.bits);
+        require(s.solve.grid.scale_type == residua::ScaleType::Float16, format + ": --scale-type is",
+                "not f16", "f16");
+    }
+    const bool has_index = s.format == "residua" || s.format.starts_with("gptq-");
+    require(has_index || s.solve.options.ordering != residua::Ordering::Activation ||
+                s.solve.options.static_groups ||
+                s.solve.options.group_size == residua::SolverOptions::per_channel,
+            format + ": --order is", "activation",
+            "natural or group, or --static-groups: the format has no index of groups");
     require(s.output.empty() || s.method != "all", "--output: --method is", "all", "one method to write");
+    if (!s.output.empty()) require_new_file("--output", s.output, overwrite);
     return s;
 }

@@ -21,7 +21,8 @@ struct Settings {
     int threads = 0;  ///< 0: as many as the machine has
     bool calibrate_on_all = false;
     bool json = false;
-    std::string command;  ///< the arguments, for the output's metadata
+    bool allow_degraded = false;  ///< success in spite of what Degradation lists
+    std::string command;          ///< the arguments, for the output's metadata
 
     /// Formats that fix the bits, the group size and the types of scales.
     bool is_block_format() const {

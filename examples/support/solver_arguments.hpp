@@ -1,6 +1,7 @@
 #pragma once
 
 #include <CLI/CLI.hpp>
+#include <algorithm>
 #include <string>
 #include <vector>
 
@@ -26,6 +27,47 @@ CLI::Option* add_choice(CLI::App& app, const std::string& name, E& target,
             help)
         ->check(CLI::IsMember(names))
         ->default_str(chosen);
+}
+
+/// Throws std::invalid_argument where one of these options was given though it changes nothing, because of `why`.
+inline void refuse_idle(const CLI::App& app, bool is_idle, const std::vector<std::string>& options,
+                        const std::string& why) {
+    for (const std::string& option : options)
+        residua::require(!is_idle || app.get_option(option)->count() == 0, option + " is", "given",
+                         "not to be: it changes nothing, for " + why);
+}
+
+/// Refuses what can be known before any work: values out of a method's range, a method twice, and options of
+/// SolverArguments that none of `methods` has a use for.
+inline void check_methods(const CLI::App& app, const SolveSettings& settings,
+                          const std::vector<std::string>& methods) {
+    bool solves = false, has_alpha = false, has_beta = false, has_view = false;
+    for (std::size_t i = 0; i < methods.size(); ++i) {
+        residua::require(std::find(methods.begin(), methods.begin() + std::ptrdiff_t(i), methods[i]) ==
+                             methods.begin() + std::ptrdiff_t(i),
+                         "--methods: " + methods[i] + " is given", "twice", "each method once");
+        if (methods[i] == "rtn" || methods[i] == "none") continue;
+        solves = true;
+        with_method(methods[i], settings, [&]<class Method>(const Method& method) {
+            method.validate();
+            const bool alpha = requires { method.alpha; };
+            const bool beta = requires { method.beta; };
+            has_alpha = has_alpha || alpha;
+            has_beta = has_beta || beta;
+            has_view = has_view || beta || Method::residuals == residua::Residuals::OfColumnsBefore;
+        });
+    }
+    refuse_idle(app, !solves,
+                {"--order", "--static-groups", "--damping", "--max-dead-inputs", "--on-failure", "--refine",
+                 "--block-size", "--group-scales"},
+                "no method but rounding was asked for");
+    refuse_idle(app, !has_alpha, {"--alpha"}, "only gptaq, rescomp and qep have one");
+    refuse_idle(app, !has_beta, {"--beta"}, "only rescomp and gptq+rescomp have one");
+    refuse_idle(app, !has_view, {"--residual-view"}, "only gptaq, rescomp and gptq+rescomp look at it");
+    const bool per_channel = settings.options.group_size == residua::SolverOptions::per_channel;
+    refuse_idle(app, per_channel, {"--static-groups"}, "one scale per output is always fitted beforehand");
+    refuse_idle(app, settings.options.static_groups && !per_channel, {"--group-scales"},
+                "all grids are fitted before the first column");
 }
 
 /// The options of SolveSettings, which must outlive `app`'s parsing.
@@ -72,6 +114,12 @@ struct SolverArguments {
         app.add_flag("--static-groups", s.options.static_groups, "fit all grids before the first column");
         app.add_option("--damping", s.options.damping.initial, "part of the mean diagonal added to H")
             ->capture_default_str();
+        app.add_option("--max-dead-inputs", s.options.max_dead_inputs,
+                       "part of a layer's inputs that may be zero for every token; 1: all")
+            ->capture_default_str();
+        add_choice<OnFailure>(app, "--on-failure", s.options.on_failure,
+                              {{"report", OnFailure::Report}, {"round", OnFailure::RoundToNearest}},
+                              "what becomes of a layer that a method cannot solve");
         app.add_option("--alpha", s.alpha, "weight of the input residual (default: 0.25, qep 0.5)");
         app.add_option("--beta", s.beta, "weight of the weight residual (default: 0.25)");
         refine = app.add_option("--refine", s.options.refinement.rounds,

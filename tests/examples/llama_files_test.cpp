@@ -70,7 +70,23 @@ TEST_CASE("llama: a configuration that the runner does not follow is refused by 
     CHECK(with("hidden_act", "gelu") == "residua: config.json: hidden_act is gelu, expected silu");
     CHECK(with("num_key_value_heads", 3) ==
           "residua: config.json: num_key_value_heads is 3, expected a divisor of num_attention_heads");
-    CHECK(with("num_hidden_layers", -1) == "residua: config.json: a size is -1, expected 1 to 2^24");
+    CHECK(with("num_hidden_layers", -1) ==
+          "residua: config.json: num_hidden_layers is -1, expected a whole number from 1 to 16777216");
+    for (const char* name : {"hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads",
+                             "num_key_value_heads", "vocab_size", "head_dim"}) {
+        for (const nlohmann::json& bad : {nlohmann::json(1e300), nlohmann::json(0), nlohmann::json("8"),
+                                          nlohmann::json(std::uint64_t(1) << 63), nlohmann::json(-5)}) {
+            CAPTURE(name, bad.dump());
+            CHECK(with(name, bad).starts_with(std::string("residua: config.json: ") + name + " is " +
+                                              bad.dump()));
+        }
+    }
+    CHECK(with("rms_norm_eps", -1) ==
+          "residua: config.json: rms_norm_eps is -1, expected a number above 0, at most 1");
+    CHECK(with("rope_theta", 0).starts_with("residua: config.json: rope_theta is 0"));
+    CHECK(with("rope_theta", "big").starts_with("residua: config.json: rope_theta is \"big\""));
+    CHECK(with("rope_scaling", {{"rope_type", "llama3"}})
+              .starts_with("residua: config.json: factor is missing, expected a number above 0"));
     CHECK(with("rope_scaling", {{"rope_type", "yarn"}}) ==
           "residua: config.json: rope_type is yarn, expected default or llama3");
     CHECK(with("quantization_config", {{"quant_method", "awq"}}) ==
@@ -85,6 +101,9 @@ TEST_CASE("llama: windows are read from bytes, lines and tensors", "[llama]") {
 
     const auto lines = folder.write("ids.txt", "1 2 3\n\n 4,\t5\r\n");
     CHECK(read_windows(lines, 1000, 512, 0) == Windows{{1, 2, 3}, {4, 5}});
+    CHECK(read_windows(lines, 1000, 2, 0) == Windows{{1, 2}, {4, 5}});
+    const auto long_line = folder.write("long.txt", "1 2 3 4 5 6 7\n8 9\n");
+    CHECK(read_windows(long_line, 1000, 3, 0) == Windows{{1, 2, 3}, {4, 5, 6}, {8, 9}});
 
     const std::vector<Token> tokens{1, 2, 3, 4, 5, 6, 7};
     residua::io::write_safetensors(folder.path / "flat.safetensors",

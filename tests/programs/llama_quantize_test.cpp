@@ -101,7 +101,7 @@ TEST_CASE("llama_quantize: a killed run goes on to the same bytes", "[programs]"
 
     const Output refused = llama_quantize(folder, arguments + killed);
     CHECK(refused.code == 2);
-    CHECK(contains(refused.err, "exists, expected --resume, or another folder"));
+    CHECK(contains(refused.err, "exists, expected --resume, --overwrite, or another folder"));
 
     const Output other = llama_quantize(folder, arguments + killed + " --resume --damping 0.1");
     CHECK(other.code == 2);

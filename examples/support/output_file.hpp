@@ -1,0 +1,51 @@
+#pragma once
+
+#include <unistd.h>
+
+#include <cerrno>
+#include <cstdio>
+#include <cstring>
+#include <filesystem>
+#include <iostream>
+#include <residua/core/error.hpp>
+#include <stdexcept>
+#include <string>
+
+/// What to do with what is there already. Without either nothing may be there that would be written.
+enum class Existing {
+    Refuse,
+    Resume,     ///< go on with it, if this program made it of the same
+    Overwrite,  ///< replace it
+};
+
+/// Throws std::invalid_argument unless `path`, asked for by `option`, can be written as a new file: the folder
+/// is there and may be written to, and nothing has the name yet, or `overwrite` and a regular file has it.
+/// What is neither, a link or a device, is never replaced. Nothing is written here: a program asks before it
+/// works for hours.
+inline void require_new_file(const std::string& option, const std::filesystem::path& path, bool overwrite) {
+    namespace fs = std::filesystem;
+    std::error_code ignored;
+    const fs::path folder = fs::absolute(path).parent_path();
+    const std::string shown = option + ": '" + path.string() + "'";
+    residua::require(path.has_filename() && !fs::is_directory(path, ignored), shown + " is", "a folder",
+                     "the name of a file");
+    residua::require(fs::is_directory(folder, ignored), option + ": the folder '" + folder.string() + "' is",
+                     "missing", "a folder to write in");
+    residua::require(::access(folder.c_str(), W_OK | X_OK) == 0,
+                     option + ": the folder '" + folder.string() + "' is", std::strerror(errno),
+                     "a folder that may be written to");
+    const fs::file_status status = fs::symlink_status(path, ignored);
+    if (!fs::exists(status)) return;
+    residua::require(fs::is_regular_file(status), shown + " is", "no regular file",
+                     "the name of a new file, or of a regular one");
+    residua::require(overwrite, shown, "exists", "--overwrite, or another name");
+}
+
+/// For the end of a program: throws std::runtime_error where a part of its standard output was not written.
+inline void finish_stdout() {
+    errno = 0;
+    const bool is_written = bool(std::cout.flush()) && std::fflush(stdout) == 0 && std::ferror(stdout) == 0;
+    if (!is_written)
+        throw std::runtime_error(std::string("residua: cannot write to the standard output: ") +
+                                 std::strerror(errno != 0 ? errno : EIO));
+}
