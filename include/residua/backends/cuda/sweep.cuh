@@ -175,6 +175,7 @@ class SweepTile {
     __device__ T group_loss(int begin, int end, GridParams<T> params) const {
         std::uint32_t* const codes =
             s_.trials + (Index(blockIdx.x) * warps + warp_) * (size_.trial_words() / warps) + lane_;
+        const G grid = grid_;  // what it is made of does not change where codes are stored
         T loss = T(0);
         for (int from = begin, to = begin; from < end; from = to) {
             to = min(end_of_segment(from), end);
@@ -184,10 +185,10 @@ class SweepTile {
                 last = end_of_segment(first);
                 const T* r_quad = Shared ? far_[factor] + size_.far(first, from) : nullptr;
                 const int length = size_.far_length(first / segment);
-#pragma unroll(Shared ? 2 : 1)
+#pragma unroll(Shared ? 4 : 1)
                 for (int i = first; i < last; ++i, r_quad += length) {
-                    const int code = static_cast<int>(codes[i / 4 * lanes] >> i % 4 * 8 & 0xffu);
-                    const T f = at(y_, i) - grid_.decode(code, params);
+                    const int code = static_cast<int>(codes[(i >> 2) * lanes] >> 8 * (i & 3) & 0xffu);
+                    const T f = at(y_, i) - grid.decode(code, params);
 #pragma unroll
                     for (int j = 0; j < segment; j += 4) {
                         const Quad r = far<factor>(Shared ? r_quad + j : nullptr, i, from + j);
@@ -207,12 +208,12 @@ class SweepTile {
                 inverse = inverse_[k + 1];  // one past the end may be read, here and of y
                 const T next_w = at(y_, k + 1);
                 sums.catch_up();
-                const int code = grid_.encode(c, params);
-                const T q = grid_.decode(code, params);
+                const int code = grid.encode(c, params);
+                const T q = grid.decode(code, params);
                 sums.finish(w - q, row);
                 loss += weight_[k] * ((c - q) * (c - q));
                 word = word >> 8 | static_cast<std::uint32_t>(code) << 24;
-                if (k % 4 == 3) codes[k / 4 * lanes] = word;
+                if ((k & 3) == 3) codes[(k >> 2) * lanes] = word;
                 w = next_w;
             }
         }
