@@ -19,10 +19,10 @@ namespace residua::io::detail {
     return "[" + text + "]";
 }
 
-/// The tensor `name`. Throws FormatError where it is missing or of another shape.
-inline const TensorInfo& expect_shape(const TensorTable& file, const std::string& name,
-                                      const std::vector<Index>& shape) {
-    const TensorInfo& tensor = file.info(name);
+/// The tensor `name`, whose bytes are the file's. Throws FormatError where it is missing or of another shape.
+inline TensorInfo expect_shape(const TensorTable& file, const std::string& name,
+                               const std::vector<Index>& shape) {
+    TensorInfo tensor = file.info(name);
     if (tensor.shape != shape)
         malformed(file.source(), "tensor ", in_quotes(name), " has shape ", text_of(tensor.shape),
                   ", expected ", text_of(shape));
@@ -30,8 +30,7 @@ inline const TensorInfo& expect_shape(const TensorTable& file, const std::string
 }
 
 /// (rows, cols) of the tensor `name`. Throws FormatError where it is missing, of another rank or empty.
-[[nodiscard]] inline const std::vector<Index>& matrix_shape(const TensorTable& file,
-                                                            const std::string& name) {
+[[nodiscard]] inline std::vector<Index> matrix_shape(const TensorTable& file, const std::string& name) {
     const TensorInfo& tensor = file.info(name);
     if (tensor.shape.size() != 2 || tensor.bytes.empty())
         malformed(file.source(), "tensor ", in_quotes(name), " has shape ", text_of(tensor.shape),

@@ -176,7 +176,7 @@ struct PackQuantizedLayer {
                                                             const std::string& prefix,
                                                             const nlohmann::json& config) {
     const std::string weights = "/config_groups/group_0/weights";
-    const auto& scale_shape = detail::matrix_shape(file, prefix + ".weight_scale");
+    const auto scale_shape = detail::matrix_shape(file, prefix + ".weight_scale");
     const auto shape = file.read<std::int64_t>(prefix + ".weight_shape");
     if (shape.size() != 2 || shape[0] != scale_shape[0] || shape[1] < 1 || shape[1] % scale_shape[1] != 0)
         detail::malformed(file.source(), "tensor ", detail::in_quotes(prefix + ".weight_shape"), " holds ",

@@ -141,7 +141,7 @@ template <class G>
 /// Reads <prefix>.weight_packed and so on; a layer is NVFP4 where it has a weight_global_scale. Throws
 /// FormatError where a tensor is missing or does not fit the others.
 [[nodiscard]] inline FP4Layer read_fp4(const TensorTable& file, const std::string& prefix) {
-    const auto& packed_shape = detail::matrix_shape(file, prefix + ".weight_packed");
+    const auto packed_shape = detail::matrix_shape(file, prefix + ".weight_packed");
     FP4Layer layer{.is_nvfp4 = file.contains(prefix + ".weight_global_scale"),
                    .rows = packed_shape[0],
                    .cols = 2 * packed_shape[1]};
@@ -149,7 +149,7 @@ template <class G>
         detail::malformed(file.source(), "tensor ", detail::in_quotes(prefix + ".weight_packed"),
                           " has rows of ", layer.cols, " weights, expected a multiple of ",
                           layer.group_size());
-    const TensorInfo& scale =
+    const TensorInfo scale =
         detail::expect_shape(file, prefix + ".weight_scale", {layer.rows, layer.cols / layer.group_size()});
     const DType scale_dtype = layer.is_nvfp4 ? DType::F8E4M3 : DType::U8;
     if (scale.dtype != scale_dtype)

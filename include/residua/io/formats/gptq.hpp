@@ -135,7 +135,7 @@ struct GPTQLayer {
 [[nodiscard]] inline GPTQLayer read_gptq(const TensorTable& file, const std::string& prefix, int bits,
                                          GPTQVersion version) {
     require_gptq_bits(bits);
-    const auto& scale_shape = detail::matrix_shape(file, prefix + ".scales");
+    const auto scale_shape = detail::matrix_shape(file, prefix + ".scales");
     const Index inputs = file.info(prefix + ".g_idx").elements();
     GPTQLayer layer{.bits = bits,
                     .version = version,
