@@ -114,7 +114,7 @@ Settings parse_settings(CLI::App& app, int argc, char** argv) {
         if (methods->count() == 0) s.methods = {"qep"};
         if (final_norm->count() == 0) s.final_norm = true;
     }
-    solver.recommend(s.solve);
+    solver.complete(s.solve);
     if (stream->count() > 0) s.residual_stream = corrects_stream;
     const auto some = [&](auto predicate) {
         return std::any_of(s.methods.begin(), s.methods.end(), predicate);

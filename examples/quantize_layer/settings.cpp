@@ -41,7 +41,7 @@ Settings parse_settings(CLI::App& app, int argc, char** argv) {
                  "end with 0 in spite of dead inputs, raised damping or layers worse than rounding");
     app.parse(argc, argv);
     if (solver.best->count() > 0 && method->count() == 0) s.method = "qep";
-    solver.recommend(s.solve);
+    solver.complete(s.solve);
     for (int i = 1; i < argc; ++i) s.command += std::string(i > 1 ? " " : "") + argv[i];
 
     if (s.is_block_format()) {

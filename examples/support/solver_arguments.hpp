@@ -77,14 +77,14 @@ struct SolverArguments {
     CLI::Option* best = nullptr;
     CLI::Option* clip = nullptr;
     CLI::Option* scale_search = nullptr;
+    CLI::Option* survivors = nullptr;
     CLI::Option* refine = nullptr;
 
     SolverArguments(CLI::App& app, SolveSettings& s) {
         using namespace residua;
         best = app.add_flag("--best")->description(
-            "all that we recommend: --method qep with every search and refinement that this program has; "
-            "options "
-            "beside it override its parts");
+            "all that we recommend: qep with --scale-search loss, --refine 2 and what this program has for "
+            "whole models; options beside it override its parts");
         app.add_option("--bits", s.grid.bits, "bits per weight, 2 to 8")->capture_default_str();
         app.add_option("--group-size", s.options.group_size,
                        "columns that share a scale; -1: one scale per output; 0: 128, or the format's")
@@ -98,10 +98,10 @@ struct SolverArguments {
         scale_search = add_choice<ScaleSearch>(app, "--scale-search", s.grid.clip.search,
                                                {{"norm", ScaleSearch::Norm}, {"loss", ScaleSearch::Loss}},
                                                "what the search of --clip, which this turns on, minimizes");
-        scale_search->each([&s](const std::string&) { s.grid.clip.enabled = true; });
-        app.add_option("--scale-survivors", s.grid.clip.survivors,
-                       "candidates of --scale-search loss that go through the recurrence; 50: all")
-            ->capture_default_str();
+        survivors =
+            app.add_option("--scale-survivors", s.grid.clip.survivors,
+                           "candidates of --scale-search loss that go through the recurrence; 50: all")
+                ->capture_default_str();
         scale_type = add_choice<ScaleType>(
             app, "--scale-type", s.grid.scale_type,
             {{"f32", ScaleType::Float32}, {"f16", ScaleType::Float16}, {"bf16", ScaleType::BFloat16}},
@@ -136,11 +136,19 @@ struct SolverArguments {
                                 "weights that grids are fitted to");
     }
 
-    /// The parts of --best that are settings of a solve, where they were not given.
-    void recommend(SolveSettings& s) const {
-        if (best->count() == 0) return;
-        if (clip->count() == 0) s.grid.clip.enabled = true;
-        if (scale_search->count() == 0) s.grid.clip.search = residua::ScaleSearch::Loss;
-        if (refine->count() == 0) s.options.refinement.rounds = 2;
+    /// After parsing: the parts of --best that are settings of a solve, where they were not given. Throws
+    /// std::invalid_argument where options have no effect beside the others.
+    void complete(SolveSettings& s) const {
+        if (clip->count() == 0 && (best->count() > 0 || scale_search->count() > 0))
+            s.grid.clip.enabled = true;
+        if (best->count() > 0) {
+            if (scale_search->count() == 0) s.grid.clip.search = residua::ScaleSearch::Loss;
+            if (refine->count() == 0) s.options.refinement.rounds = 2;
+        }
+        residua::require(scale_search->count() == 0 || s.grid.clip.enabled, "--scale-search: --clip is",
+                         "off", "on");
+        residua::require(survivors->count() == 0 || s.grid.clip.by_loss(),
+                         "--scale-survivors: --scale-search is", s.grid.clip.enabled ? "norm" : "off",
+                         "loss");
     }
 };

@@ -135,6 +135,8 @@ TEST_CASE("llama_quantize: what cannot be done is refused with the reason", "[pr
     CHECK(contains(refusal("--method rtn --residual-stream"), "--residual-stream: --methods is rtn"));
     CHECK(contains(refusal("--method gptq --stream-alpha 1"), "--stream-alpha: --residual-stream is off"));
     CHECK(contains(refusal("--method qep --stream-alpha 2"), "stream_alpha is 2, expected in [0, 1]"));
+    CHECK(contains(refusal("--no-clip --scale-search loss"), "--scale-search: --clip is off"));
+    CHECK(contains(refusal("--clip --scale-survivors 4"), "--scale-survivors: --scale-search is norm"));
     CHECK(contains(refusal("--method none --final-norm"), "--final-norm: --methods is none"));
     CHECK(contains(refusal("--method none --best"), "--best: --methods is none"));
     CHECK_FALSE(fs::exists(folder / "five"));
@@ -150,8 +152,7 @@ TEST_CASE("llama_quantize: --best is what it stands for, and gives way to what s
         return nlohmann::json::parse(result.out).at(0).at("perplexity").get<double>();
     };
     const double best = perplexity("--best");
-    CHECK(best ==
-          perplexity("--method qep --clip --scale-search loss --residual-stream --final-norm --refine 2"));
+    CHECK(best == perplexity("--method qep --scale-search loss --residual-stream --final-norm --refine 2"));
     const double without = perplexity("--best --no-residual-stream --no-final-norm --refine 0 --no-clip");
     CHECK(without == perplexity("--method qep --no-residual-stream"));
     CHECK(best < without);
