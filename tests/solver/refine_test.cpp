@@ -123,7 +123,7 @@ void check_steps(const Layer& layer, SolverOptions options, const auto& grid, co
             CHECK(naive <= before * (1 + rise_tolerance<Tag>)+1e-3 * rise_tolerance<Tag> * scale);
             CHECK(step.objective <= steps[std::size_t(i - 1)].objective);
             CHECK(step.changed_codes == Index(differences(solved.codes, codes)));
-            CHECK(step.undamped <= steps[std::size_t(i - 1)].undamped);
+            CHECK(step.undamped <= steps[std::size_t(i - 1)].undamped + rise_tolerance<Tag> * naive);
         }
         before = naive;
         codes = solved.codes;
@@ -330,6 +330,7 @@ TEMPLATE_TEST_CASE("At rest, scales solve the joint least-squares problem of all
     const Layer layer = random_layer({.out = 6, .in = 60, .tokens = 150, .seed = 12});
     SolverOptions options;
     options.group_size = GENERATE(15, 60);
+    options.damping.initial = 1e-9;  // so that no row is left alone before because it rises without
     options.refinement = rounds_of(200);
     const Solved refined = solve<GPTQ, TestType>(layer, options, IntegerGrid{.bits = 3});
     REQUIRE(refined);
