@@ -61,8 +61,8 @@ struct RefinementStep {
         RefitAndSweep,  ///< the scale of a group, then its codes, one group after the other
     };
     Kind kind = Kind::Start;
-    double objective = 0;     ///< tr(E H E') afterwards, E = W* - Q, H damped as in the solve: never rises
-    double undamped = 0;      ///< the same with H as it is, but for dead columns: never rises over a round
+    double objective = 0;  ///< tr(E H E') afterwards, E = W* - Q, H damped as in the solve: never rises
+    double undamped = 0;   ///< the same with H as it is, but for dead columns: no round ends above the start
     Index changed_codes = 0;  ///< codes that differ from those before the pass
 };
 

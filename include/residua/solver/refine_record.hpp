@@ -24,6 +24,9 @@ class RefinementRecord {
     /// A slab begins with these objectives of its rows.
     void start(std::vector<RefinementStep>& steps, Rows rows) {
         before_ = std::move(rows);
+        undamped_at_start_.clear();
+        for (std::size_t r = 0; r < before_.objective.size(); ++r)
+            undamped_at_start_.push_back(before_.undamped(r));
         passes_.clear();
         finished_.assign(before_.objective.size(), 0);
         done_ = 0;
@@ -47,8 +50,8 @@ class RefinementRecord {
     /// Passes of the slab so far.
     Index passes() const { return static_cast<Index>(done_) - 1; }
 
-    /// A round ends. The rows whose undamped objective rose in it, which are to get back the codes and scales
-    /// that they began it with; the steps are those of rows that never left them.
+    /// A round ends. The rows whose undamped objective is now above that of the start, which are to get back the
+    /// codes and scales that they began the round with; the steps are those of rows that never left them.
     std::vector<std::size_t> end_round(std::vector<RefinementStep>& steps, double tolerance) {
         std::vector<std::size_t> risen;
         Rows& now = passes_.back();
@@ -56,7 +59,7 @@ class RefinementRecord {
             if (finished_[r] != 0) continue;
             const double lowered = before_.objective[r] - now.objective[r];
             if (lowered <= 0 || lowered < tolerance * before_.objective[r]) finished_[r] = 1;
-            if (!(now.undamped(r) > before_.undamped(r))) continue;
+            if (!(now.undamped(r) > undamped_at_start_[r])) continue;
             finished_[r] = 1;
             risen.push_back(r);
             for (std::size_t p = 0; p < passes_.size(); ++p) {
@@ -104,6 +107,7 @@ class RefinementRecord {
 
     Rows before_;               // at the start of the round
     std::vector<Rows> passes_;  // of the round
+    std::vector<double> undamped_at_start_;
     std::vector<double> finished_;
     std::size_t done_ = 0;
     double settled_ = 0;  // objectives of slabs that are done

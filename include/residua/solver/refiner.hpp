@@ -19,8 +19,8 @@ namespace residua::detail {
 /// made only where it lowers the objective of its output row, which thus never rises (up to rounding of the
 /// gradients). Zeros stay, and so do scales whose best value is not positive.
 ///
-/// Without its damping the objective may rise nevertheless, by what |E|^2 shrinks. A row in which it does over a
-/// round gets back what it had before, and is left alone.
+/// Without its damping the objective may rise nevertheless, by what |E|^2 shrinks. A row in which a round ends
+/// above the start gets back what it had before the round, and is left alone.
 ///
 /// Passes alternate between the orders first to last and last to first. Then the half of E H that one pass
 /// must know of the columns ahead of it is what the pass before has summed up of those behind it: a pass
