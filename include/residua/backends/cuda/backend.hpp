@@ -22,9 +22,11 @@ class CudaBackend : public detail::CudaAccumulation {
   public:
     using detail::CudaAccumulation::CudaAccumulation;
 
-    /// All rows, unless their columns would take more than options().slab_bytes as float.
+    /// All rows, unless their columns would take more than options().slab_bytes as float, with what Precision::split
+    /// keeps beside them.
     Index slab_rows(Index in_features, Index out_features) const {
-        const Index fit = static_cast<Index>(options().slab_bytes / sizeof(float)) / in_features;
+        const std::size_t element = sizeof(float) * (options().precision == Precision::split ? 2 : 1);
+        const Index fit = static_cast<Index>(options().slab_bytes / element) / in_features;
         return std::min(out_features, std::max<Index>(1024, fit / 1024 * 1024));
     }
 
