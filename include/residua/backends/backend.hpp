@@ -73,7 +73,8 @@ struct ProbeMethod {
 ///      b.subtract_decoded(grid, codes, group_of, scales, zeros, C): C -= decode(codes).
 ///  17. b.sweep(method, grid, block): the recurrence of methods/method.hpp for one SweepBlock, grids included.
 /// Refinement (columns as above)
-///  18. b.refine(grid, block): one pass over a RefineBlock of at most 128 columns.
+///  18. b.refine(grid, block): one pass over a RefineBlock of at most 128 columns, or of b.refine_columns<T>() where
+///      there is such a function.
 ///  19. b.refit(grid, group): the scale of one RefineGroup, for a RefittableGrid.
 ///  20. b.add_row_dots(A, C, sums): sums_0r += sum_k A_kr C_kr, of doubles.
 /// Optional

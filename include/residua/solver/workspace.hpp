@@ -198,6 +198,11 @@ class PlanningBackend {
             take(backend_.template sweep_bytes<M>(grid, block));
     }
 
+    template <Real T>
+    Index refine_columns() const requires requires(const B& b) {
+        b.template refine_columns<T>();
+    }
+    { return backend_.template refine_columns<T>(); }
     template <Real T, Grid<T> G>
     void refine(const G&, const RefineBlock<T>&) {}
     template <Real T, RefittableGrid<T> G>
