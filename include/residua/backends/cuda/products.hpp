@@ -233,7 +233,7 @@ class CudaProducts : public CudaContext {
     template <Real T>
     bool multiplies_kept(Index kept_cols, MatrixView<const T> x, MatrixView<T> c) const {
         constexpr double least_terms = 5e8;
-        return kept_cols == x.cols && x.rows > 0 &&
+        return kept_cols >= x.cols && x.rows > 0 &&
                double(c.rows) * double(c.cols) * double(x.rows) >= least_terms;
     }
 
