@@ -129,7 +129,7 @@ class CudaDense : public CudaProducts {
                         "cusolverDnXpotrf");
         });
         cuda::reflect(stream(), a);
-        cuda::visit(stream(), 1, a.rows, cuda::CheckFactor<T>{a, unusable + 1, unusable});
+        cuda::visit(stream(), 1, a.rows, cuda::CheckFactor<T>{a, unusable + 1, leaves, unusable});
         return read(outcome.view())[0] == 0;
     }
 

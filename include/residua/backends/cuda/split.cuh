@@ -106,6 +106,7 @@ __global__ void __launch_bounds__(split_threads)
         }
         Vector<__half, width> high, low;
         if (f.partners) {
+#pragma unroll
             for (int v = 0; v < width; ++v) {
                 const Index k = f.partners_of_rows ? i : j + v;
                 if (k < (f.partners_of_rows ? f.a.rows : f.a.cols))
