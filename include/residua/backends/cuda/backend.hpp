@@ -13,7 +13,8 @@ namespace residua {
 /// Activations and weights may be in host or device memory; moments, factors, codes and scales are in device
 /// memory. Work is ordered on one stream (see CudaContext for what waits), so two backends with streams of
 /// their own run side by side. Inputs in pageable memory have been read when a call returns; those in pinned or
-/// device memory are read in the order of the stream: they must be there, unchanged, until it has come so far. A backend is for one thread at a time, with its device current.
+/// device memory are read in the order of the stream: they must be there, unchanged, until it has come so far.
+/// A backend is for one thread at a time, with its device current.
 ///
 ///     residua::CudaBackend gpu;  // or {{.stream = s, .blas = b}}: the engine's own
 ///     residua::GPTQSolver<float, residua::CudaBackend> solver(gpu, in_features);

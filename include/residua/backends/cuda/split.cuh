@@ -132,9 +132,10 @@ __global__ void __launch_bounds__(split_threads)
 
 /// After rows have been split on their own: partners[k] = the largest element for the `count` rows from `first` on,
 /// and that of all rows so far.
-__global__ void keep_largest_kernel(const SplitScalars* piece, unsigned* partners, Index first, Index count,
-                                    unsigned* of_all) {
-    const Index k = Index(blockIdx.x) * blockDim.x + threadIdx.x;
+template <int Threads>
+__global__ void __launch_bounds__(Threads) keep_largest_kernel(const SplitScalars* piece, unsigned* partners,
+                                                               Index first, Index count, unsigned* of_all) {
+    const Index k = Index(blockIdx.x) * Threads + threadIdx.x;
     if (k < count) partners[first + k] = piece->largest[0];
     if (k == 0) *of_all = first == 0 ? piece->largest[0] : max(*of_all, piece->largest[0]);
 }
@@ -174,8 +175,9 @@ inline void split(cudaStream_t stream, const SplitFactor& first, const SplitFact
 
 inline void keep_largest(cudaStream_t stream, const SplitScalars* piece, unsigned* partners, Index first,
                          Index count, unsigned* of_all) {
-    keep_largest_kernel<<<static_cast<unsigned>((count + 255) / 256), 256, 0, stream>>>(piece, partners,
-                                                                                        first, count, of_all);
+    const auto blocks = static_cast<unsigned>((count + split_threads - 1) / split_threads);
+    keep_largest_kernel<split_threads>
+        <<<blocks, split_threads, 0, stream>>>(piece, partners, first, count, of_all);
     check_launch("keep_largest_kernel");
 }
 

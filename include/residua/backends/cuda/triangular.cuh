@@ -12,6 +12,8 @@ namespace residua::detail::cuda {
 /// Rows of a block.
 inline constexpr int inverted_rows = 128;
 
+inline constexpr int inverting_threads = 256;
+
 /// One block in shared memory, and what is left of a product of two quarters of it.
 struct InverseMemory {
     static constexpr int stride = inverted_rows + 4;
@@ -29,9 +31,10 @@ struct InverseMemory {
 ///     X_12 = -X_11 R_12 X_22
 ///
 /// A thread block for each block.
-__global__ void __launch_bounds__(256)
-    invert_blocks_kernel(MatrixView<const float> r, MatrixView<float> inverse) {
-    constexpr int threads = 256;
+template <class T>
+__global__ void __launch_bounds__(inverting_threads)
+    invert_blocks_kernel(MatrixView<const T> r, MatrixView<T> inverse) {
+    constexpr int threads = inverting_threads;
     constexpr int corner = 32;
     extern __shared__ __align__(16) unsigned char bytes[];
     InverseMemory& memory = *reinterpret_cast<InverseMemory*>(bytes);
@@ -114,11 +117,11 @@ __global__ void __launch_bounds__(256)
 
 /// inverse: (n, a multiple of inverted_rows).
 inline void invert_small_blocks(cudaStream_t stream, MatrixView<const float> r, MatrixView<float> inverse) {
-    check(cudaFuncSetAttribute(invert_blocks_kernel, cudaFuncAttributeMaxDynamicSharedMemorySize,
+    check(cudaFuncSetAttribute(invert_blocks_kernel<float>, cudaFuncAttributeMaxDynamicSharedMemorySize,
                                static_cast<int>(sizeof(InverseMemory))),
           "cudaFuncSetAttribute");
     const auto blocks = static_cast<unsigned>((r.rows + inverted_rows - 1) / inverted_rows);
-    invert_blocks_kernel<<<blocks, 256, sizeof(InverseMemory), stream>>>(r, inverse);
+    invert_blocks_kernel<float><<<blocks, inverting_threads, sizeof(InverseMemory), stream>>>(r, inverse);
     check_launch("invert_blocks_kernel");
 }
 
