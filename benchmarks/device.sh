@@ -44,7 +44,7 @@ build() {
 }
 
 run_tests() {
-    tags="golden reference invariants report trouble consume backend parity moments accumulation refine"
+    tags="golden reference invariants report trouble consume backend parity moments accumulation refine precision"
     for tag in $tags others; do
         filter="[$tag]"
         [ $tag != others ] || filter=$(printf '~[%s]' $tags)

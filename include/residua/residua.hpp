@@ -20,7 +20,8 @@
 ///     backends/host/executor.hpp          Executor
 ///     core/options.hpp                    SolverOptions, Ordering, Damping, Refinement, Progress, OnFailure,
 ///                                         PublishedBehaviour, ResidualView, GroupScales
-///     core/report.hpp                     Report, Status, to_string, Objective, RefinementStep, StageSeconds
+///     core/report.hpp                     Report, Status, to_string, Arithmetic, Objective,
+///                                         RefinementStep, StageSeconds
 ///     core/view.hpp                       MatrixView, read_only
 ///     core/types.hpp                      Index, Code, float16, bfloat16, Real, Element
 ///     core/matrix.hpp                     Matrix

@@ -73,14 +73,25 @@ struct ProbeMethod {
 ///      b.subtract_decoded(grid, codes, group_of, scales, zeros, C): C -= decode(codes).
 ///  17. b.sweep(method, grid, block): the recurrence of methods/method.hpp for one SweepBlock, grids included.
 /// Refinement (columns as above)
-///  18. b.refine(grid, block): one pass over a RefineBlock of at most 128 columns.
+///  18. b.refine(grid, block): one pass over a RefineBlock of at most 128 columns, or of b.refine_columns<T>() where
+///      there is such a function.
 ///  19. b.refit(grid, group): the scale of one RefineGroup, for a RefittableGrid.
 ///  20. b.add_row_dots(A, C, sums): sums_0r += sum_k A_kr C_kr, of doubles.
 /// Optional
 ///  21. b.add_block_products(A, width, X, C), else a loop of products: C_B += A_B X_B for each block B of
 ///      `width` rows of all three, A_B in the first `width` columns of A.
-///  22. b.cholesky_upper_bytes(A) and b.sweep_bytes<M>(grid, block), else 0: memory that these operations take for
-///      themselves, see workspace_bytes().
+///  22. b.fast_cholesky_upper(A) -> std::optional<bool>, else 10. alone: 10. with larger rounding errors; nothing
+///      where that is not faster, and A is then as it was.
+///  23. b.solve_upper_below(R, X) -> bool, else by 11. and 12.: the lower triangle of X <- R^-1 X, X square; what is
+///      above it is unspecified then. False where that is not faster, and X is then as it was.
+///  24. b.product_arithmetic<T>(out_features, in_features) -> Arithmetic, else Element: of the largest products of a
+///      solve, and of 22.
+///  25. b.right_factor<T>(rows, cols) -> F, for a matrix X (rows, cols) whose rows become known one after the other,
+///      b.extend(F, first, x): those from `first` on are x; b.multiply(alpha, Transpose, A, F, x, beta, C): 11. by the
+///      rows x that are known. Else 11. alone.
+///  26. b.multiply_bytes(X, C), b.solve_upper_bytes(X), b.cholesky_upper_bytes(A), b.sweep_bytes<M>(grid, block),
+///      b.right_factor_bytes<T>(rows, cols) and b.multiply_bytes(whether F is not empty, x, C), else 0: memory that
+///      these operations take for themselves, see workspace_bytes().
 template <class B, class T>
 concept Backend = Real<T> &&
     requires(B& b, MatrixView<T> a, MatrixView<const T> c, MatrixView<Code> codes,

@@ -39,6 +39,25 @@ enum class Status {
     return "unknown";
 }
 
+/// What large products of matrices, and factorizations, are computed in.
+enum class Arithmetic {
+    Element,  ///< the type of the moments, float or double
+    Split,    ///< floats as sums of two float16 parts, on tensor cores: nearly as accurate as float
+    TF32,     ///< floats rounded to 11 significant bits, on tensor cores
+};
+
+[[nodiscard]] constexpr std::string_view to_string(Arithmetic arithmetic) {
+    switch (arithmetic) {
+        case Arithmetic::Element:
+            return "element type";
+        case Arithmetic::Split:
+            return "split";
+        case Arithmetic::TF32:
+            return "tf32";
+    }
+    return "unknown";
+}
+
 /// Squared output errors of quantized weights Q on the calibration tokens, E = W - Q, from the moments alone.
 struct Objective {
     /// |E X|^2 = tr(E H E').
@@ -91,6 +110,8 @@ struct Report {
 
     Index tokens = 0;                ///< tokens with a positive weight that the moments were made of
     bool asymmetric_target = false;  ///< the solve minimizes Objective::asymmetric, else ::symmetric
+    Arithmetic products = Arithmetic::Element;       ///< of the largest ones, where the backend has a choice
+    Arithmetic factorization = Arithmetic::Element;  ///< of H; Element where another one failed
     std::optional<Objective> round_to_nearest;  ///< before: the same grid and groups without any compensation
     std::optional<Objective> objective;         ///< after: the codes of this result
     std::vector<RefinementStep> refinement;     ///< step by step, from Start; empty without rounds

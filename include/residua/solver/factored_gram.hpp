@@ -1,5 +1,6 @@
 #pragma once
 
+#include <optional>
 #include <utility>
 #include <vector>
 
@@ -21,15 +22,21 @@ class FactoredGram {
         : matrix_(std::move(gram)), undamped_(std::move(diagonal)) {}
 
     /// H + lambda I = R R'. May be called again, with another lambda; false if H + lambda I is not positive
-    /// definite.
+    /// definite. Where the backend has a fast factorization that fails, its ordinary one has the last word.
     bool factor(B& backend, T lambda) {
-        if (!diagonal_.empty()) backend.mirror_lower(matrix_.view());
-        diagonal_ = undamped_;
-        lambda_ = lambda;
-        for (T& d : diagonal_) d += lambda;
-        backend.set_diagonal(matrix_.view(), diagonal_);
+        if constexpr (requires { backend.fast_cholesky_upper(matrix_.view()); }) {
+            damp(backend, lambda);
+            const std::optional<bool> done = backend.fast_cholesky_upper(matrix_.view());
+            is_fast_ = done.value_or(false);
+            if (is_fast_) return true;
+            if (!done) return backend.cholesky_upper(matrix_.view());
+        }
+        damp(backend, lambda);
         return backend.cholesky_upper(matrix_.view());
     }
+
+    /// Whether R is of the backend's fast factorization.
+    bool is_fast() const { return is_fast_; }
 
     /// R: the upper triangle is to be read.
     MatrixView<const T> factor() const { return matrix_.view(); }
@@ -44,10 +51,20 @@ class FactoredGram {
     T lambda() const { return lambda_; }
 
   private:
+    /// H + lambda I in the upper triangle, from the lower one if a factorization has been there.
+    void damp(B& backend, T lambda) {
+        if (!diagonal_.empty()) backend.mirror_lower(matrix_.view());
+        diagonal_ = undamped_;
+        lambda_ = lambda;
+        for (T& d : diagonal_) d += lambda;
+        backend.set_diagonal(matrix_.view(), diagonal_);
+    }
+
     Matrix matrix_;
     T lambda_ = 0;
     std::vector<T> undamped_;
     std::vector<T> diagonal_;
+    bool is_fast_ = false;
 };
 
 }  // namespace residua

@@ -87,7 +87,7 @@ class Factorization {
         const std::lock_guard lock(mutex_);
         if (residuals_before_.rows() == 0) {
             Matrix m = cross_transposed();
-            solve_lower_triangle(m.view(), 0, n_);
+            solve_lower_triangle(m.view());
             residuals_before_ = std::move(m);
         }
         return std::as_const(residuals_before_).view();
@@ -186,8 +186,16 @@ class Factorization {
         return std::all_of(values.begin(), values.end(), [](T v) { return detail::is_finite(v); });
     }
 
-    /// The lower triangle of R^-1 X for rows [begin, end) of R, by halves from the last row up: what lies
-    /// right of the diagonal is not needed, which leaves n^3/3 of n^3 operations.
+    /// The lower triangle of X <- R^-1 X: what lies right of the diagonal is not needed, which leaves n^3/3 of n^3
+    /// operations.
+    void solve_lower_triangle(MatrixView<T> x) const {
+        if constexpr (requires { backend_.solve_upper_below(factor(), x); }) {
+            if (backend_.solve_upper_below(factor(), x)) return;
+        }
+        solve_lower_triangle(x, 0, n_);
+    }
+
+    /// For rows [begin, end) of R, by halves from the last row up.
     void solve_lower_triangle(MatrixView<T> x, Index begin, Index end) const {
         constexpr Index leaf = 256;
         const MatrixView<const T> r = factor();

@@ -8,6 +8,7 @@
 #include "residua/solver/quantized_matrix.hpp"
 #include "residua/solver/refiner.hpp"
 #include "residua/solver/residual_sums.hpp"
+#include "residua/solver/swept_columns.hpp"
 
 namespace residua::detail {
 
@@ -109,7 +110,11 @@ class Recurrence {
         const Index panel = longest_reach();
         columns_ = backend.template workspace<T>(n_, rows);
         sums_ = backend.template workspace<T>(panel, rows);
-        if constexpr (forwards) residual_ = backend.template workspace<T>(n_, rows);
+        swept_ = {backend, n_, rows};
+        if constexpr (forwards) {
+            residual_ = backend.template workspace<T>(n_, rows);
+            swept_residuals_ = {backend, n_, rows};
+        }
         if (knows_sums()) known_sums_ = backend.template workspace<T>(n_, rows);
         if (knows_sums() && (forwards || !refines()) && !groups_.members.empty())
             target_ = backend.template workspace<T>(n_, rows);
@@ -164,15 +169,20 @@ class Recurrence {
         backend.set_zero(flags);
         backend.load_columns(weights, f_.order(), columns, flags.data);
         start_slab(backend, columns, first);
+        swept_.start(columns);
+        if constexpr (forwards) swept_residuals_.start(residual_.view().block(0, 0, n_, rows));
 
         for (Index begin = 0; begin < n_; begin += panel_) {
             const Index end = std::min(n_, begin + panel_);
-            start_panel(backend, columns, begin, reach(begin, end));
+            start_panel(backend, columns.cols, begin, reach(begin, end));
             for (Index k = begin; k < end; k += options_.block_size) {
                 const Index stop = std::min(end, k + options_.block_size);
                 sweep_block(backend, columns, begin, k, stop, reach(begin, end));
                 if (!advance(stop - k)) return Status::Cancelled;
             }
+            if (end == n_) break;
+            swept_.extend(end);
+            if constexpr (forwards) swept_residuals_.extend(end);
         }
         const std::vector<Code> raised = backend.read(flags);
         if (raised[0] != 0) return Status::NonFiniteWeights;
@@ -256,16 +266,15 @@ class Recurrence {
 
     /// Sums over all columns before the panel, and those known beforehand, for the columns that the panel needs
     /// to know.
-    void start_panel(B& backend, MatrixView<const T> columns, Index begin, Index reach) {
+    void start_panel(B& backend, Index rows, Index begin, Index reach) {
         const Index width = reach - begin;
-        const MatrixView<T> sums = sums_.view().block(0, 0, width, columns.cols);
-        if (knows_sums())
-            backend.copy(std::as_const(known_sums_).view().block(begin, 0, width, columns.cols), sums);
-        backend.multiply(T(1), Transpose::Yes, f_.factor().block(0, begin, begin, width),
-                         columns.row_range(0, begin), T(knows_sums() ? 1 : 0), sums);
+        const MatrixView<T> sums = sums_.view().block(0, 0, width, rows);
+        if (knows_sums()) backend.copy(std::as_const(known_sums_).view().block(begin, 0, width, rows), sums);
+        swept_.multiply(Transpose::Yes, f_.factor().block(0, begin, begin, width), T(knows_sums() ? 1 : 0),
+                        sums);
         if constexpr (forwards) {
-            backend.multiply(T(1), Transpose::No, residuals_before_.block(begin, 0, width, begin),
-                             std::as_const(residual_).view().block(0, 0, begin, columns.cols), T(1), sums);
+            swept_residuals_.multiply(Transpose::No, residuals_before_.block(begin, 0, width, begin), T(1),
+                                      sums);
         }
     }
 
@@ -333,6 +342,7 @@ class Recurrence {
     typename B::template Matrix<Code>
         flags_;  // weights are not finite, compensation overflowed, D_h is not finite
 
+    SweptColumns<T, B> swept_, swept_residuals_;  // f and a
     std::optional<Refiner<T, B, G>> refiner_;
 };
 

@@ -48,7 +48,7 @@ class Refiner {
           order_(refits_ ? order_of_visits(factorization.order(), group_of_column)
                          : std::vector<Index>(factorization.order().begin(), factorization.order().end())),
           group_of_(groups_in(order_, group_of_column)),
-          plan_(group_of_, block_size, refits_),
+          plan_(group_of_, std::min(block_size, most_columns(b_)), refits_),
           gram_(factorization, plan_, order_) {
         outside_ = b_.template workspace<T>(n_, rows);
         fresh_ = b_.template workspace<T>(plan_.widest_panel(), rows);
@@ -148,6 +148,14 @@ class Refiner {
         std::vector<Index> groups;
         for (const Index column : order) groups.push_back(group_of_column[static_cast<std::size_t>(column)]);
         return groups;
+    }
+
+    /// Of a block, at most.
+    static Index most_columns(const B& backend) {
+        if constexpr (requires { backend.template refine_columns<T>(); }) {
+            return backend.template refine_columns<T>();
+        }
+        return refined_columns;
     }
 
     bool is_reordered() const { return !std::equal(order_.begin(), order_.end(), f_.order().begin()); }

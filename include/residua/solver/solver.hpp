@@ -172,6 +172,10 @@ class Solver {
         report.status = factorization.status();
         report.damping = factorization.damping();
         report.damping_retries = factorization.retries();
+        if constexpr (requires { backend.template product_arithmetic<T>(Index(), Index()); })
+            report.products =
+                backend.template product_arithmetic<T>(weights.rows, factorization.in_features());
+        if (factorization.gram().is_fast()) report.factorization = report.products;
         report.dead_columns.assign(factorization.dead_columns().begin(), factorization.dead_columns().end());
         if (!result) return result;
 

@@ -137,11 +137,37 @@ class PlanningBackend {
     }
 
     template <Real T>
-    void multiply(T, Transpose, MatrixView<const T>, MatrixView<const T>, T, MatrixView<T>) {}
+    void multiply(T, Transpose, MatrixView<const T>, MatrixView<const T> x, T, MatrixView<T> c) {
+        if constexpr (requires { backend_.multiply_bytes(x, c); }) take(backend_.multiply_bytes(x, c));
+    }
     template <Real T>
-    void solve_upper(MatrixView<const T>, MatrixView<T>) {}
+    Matrix<Code> right_factor(Index rows, Index cols) requires requires(B& b) {
+        b.template right_factor<T>(rows, cols);
+    }
+    { return {tally_, 1, static_cast<Index>(backend_.template right_factor_bytes<T>(rows, cols))}; }
     template <Real T>
-    void solve_upper_transposed(MatrixView<const T>, MatrixView<T>) {}
+    void extend(Matrix<Code>&, Index, MatrixView<const T>) {}
+    template <Real T>
+    void multiply(T, Transpose, MatrixView<const T>, const Matrix<Code>& factor, MatrixView<const T> x, T,
+                  MatrixView<T> c) {
+        take(backend_.multiply_bytes(factor.cols() > 0, x, c));
+    }
+    template <Real T>
+    void solve_upper(MatrixView<const T>, MatrixView<T> x) {
+        if constexpr (requires { backend_.solve_upper_bytes(x); }) take(backend_.solve_upper_bytes(x));
+    }
+    template <Real T>
+    void solve_upper_transposed(MatrixView<const T> r, MatrixView<T> x) {
+        solve_upper(r, x);
+    }
+    template <Real T>
+    bool solve_upper_below(MatrixView<const T> r, MatrixView<T> x) requires requires(B& b) {
+        b.solve_upper_below(r, x);
+    }
+    {
+        solve_upper(r, x);
+        return true;
+    }
     template <Real T>
     double dot(MatrixView<const T>, MatrixView<const T>) {
         return 0;
@@ -172,6 +198,11 @@ class PlanningBackend {
             take(backend_.template sweep_bytes<M>(grid, block));
     }
 
+    template <Real T>
+    Index refine_columns() const requires requires(const B& b) {
+        b.template refine_columns<T>();
+    }
+    { return backend_.template refine_columns<T>(); }
     template <Real T, Grid<T> G>
     void refine(const G&, const RefineBlock<T>&) {}
     template <Real T, RefittableGrid<T> G>

@@ -12,7 +12,9 @@ namespace residua {
 ///
 /// Activations and weights may be in host or device memory; moments, factors, codes and scales are in device
 /// memory. Work is ordered on one stream (see CudaContext for what waits), so two backends with streams of
-/// their own run side by side. A backend is for one thread at a time, with its device current.
+/// their own run side by side. Inputs in pageable memory have been read when a call returns; those in pinned or
+/// device memory are read in the order of the stream: they must be there, unchanged, until it has come so far.
+/// A backend is for one thread at a time, with its device current.
 ///
 ///     residua::CudaBackend gpu;  // or {{.stream = s, .blas = b}}: the engine's own
 ///     residua::GPTQSolver<float, residua::CudaBackend> solver(gpu, in_features);
@@ -22,9 +24,11 @@ class CudaBackend : public detail::CudaAccumulation {
   public:
     using detail::CudaAccumulation::CudaAccumulation;
 
-    /// All rows, unless their columns would take more than options().slab_bytes as float.
+    /// All rows, unless their columns would take more than options().slab_bytes as float, with what Precision::split
+    /// keeps beside them.
     Index slab_rows(Index in_features, Index out_features) const {
-        const Index fit = static_cast<Index>(options().slab_bytes / sizeof(float)) / in_features;
+        const std::size_t element = sizeof(float) * (options().precision == Precision::split ? 2 : 1);
+        const Index fit = static_cast<Index>(options().slab_bytes / element) / in_features;
         return std::min(out_features, std::max<Index>(1024, fit / 1024 * 1024));
     }
 
@@ -219,6 +223,13 @@ class CudaBackend : public detail::CudaAccumulation {
         if (tries_candidates(grid, block))
             bytes += static_cast<std::size_t>(memory.trial_words()) * sizeof(std::uint32_t);
         return static_cast<std::size_t>(sweep_tiles(block)) * bytes;
+    }
+
+    /// The most columns of a RefineBlock, as shared memory has it: 128, or 96 in float and 64 in double on cards with
+    /// less than 100 KiB.
+    template <Real T>
+    Index refine_columns() const {
+        return detail::cuda::refine_columns_within<T>(most_shared_bytes());
     }
 
     template <Real T, Grid<T> G>

@@ -10,14 +10,19 @@
 
 namespace residua {
 
-/// Arithmetic of the large products of float matrices: fp32, or tensor cores with operands rounded to tf32
-/// (11 significant bits) and fp32 sums. Moments are always accumulated in fp32.
-enum class Precision { fp32, tf32 };
+/// Arithmetic of the large products of float matrices, of triangular solves and factorizations. Sums are in fp32,
+/// those of moments always. Report::products and Report::factorization tell what a solve has used.
+enum class Precision {
+    fp32,  ///< no tensor cores
+    tf32,  ///< products on tensor cores, with operands rounded to 11 significant bits
+    split,  ///< products on tensor cores, with operands of 22 significant bits, as sums of two float16 ones: as
+            ///< accurate as fp32
+};
 
 /// What a CudaBackend uses. Whatever is not given, it creates and owns; the rest is the caller's and must
 /// outlive the backend and its matrices.
 struct CudaOptions {
-    Precision precision = Precision::fp32;
+    Precision precision = Precision::split;
     std::optional<cudaStream_t> stream = {};         ///< all work is in the order of this stream
     cublasHandle_t blas = nullptr;                   ///< must be set to `stream`
     cusolverDnHandle_t solver = nullptr;             ///< must be set to `stream`

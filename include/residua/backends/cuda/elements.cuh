@@ -57,15 +57,17 @@ struct Permute {
     __device__ void operator()(Index i, Index j) const { c(i, j) = a(order[i], order[j]); }
 };
 
-/// *failed = 1 unless the factorization succeeded and every diagonal element is positive and finite.
+/// *failed = 1 unless the factorizations, of so many blocks, succeeded and every diagonal element is positive and
+/// finite.
 template <class T>
 struct CheckFactor {
     MatrixView<const T> a;
-    const int* info;
+    const int* infos;
+    Index blocks;
     int* failed;
     __device__ void operator()(Index, Index i) const {
         const T d = a(i, i);
-        if (*info != 0 || !(d > T(0)) || !detail::is_finite(d)) *failed = 1;
+        if ((i < blocks && infos[i] != 0) || !(d > T(0)) || !detail::is_finite(d)) *failed = 1;
     }
 };
 

@@ -39,14 +39,17 @@ std::shared_ptr<T> borrow(T* handle) {
     return {handle, [](T*) {}};
 }
 
-/// Arithmetic of a borrowed or owned cuBLAS handle while this object lives.
+/// Arithmetic of a borrowed or owned cuBLAS handle, and where it finds scalars, while this object lives.
 class BlasMode {
   public:
-    BlasMode(cublasHandle_t handle, cublasMath_t math) : handle_(handle) {
+    BlasMode(cublasHandle_t handle, cublasMath_t math, cublasPointerMode_t pointer = CUBLAS_POINTER_MODE_HOST)
+        : handle_(handle) {
         check(cublasGetMathMode(handle, &math_), "cublasGetMathMode");
         check(cublasGetPointerMode(handle, &pointer_), "cublasGetPointerMode");
         check(cublasSetMathMode(handle, math), "cublasSetMathMode");
-        check(cublasSetPointerMode(handle, CUBLAS_POINTER_MODE_HOST), "cublasSetPointerMode");
+        const cublasStatus_t status = cublasSetPointerMode(handle, pointer);
+        if (status != CUBLAS_STATUS_SUCCESS) cublasSetMathMode(handle, math_);  // no destructor will run
+        check(status, "cublasSetPointerMode");
     }
     BlasMode(const BlasMode&) = delete;
     BlasMode& operator=(const BlasMode&) = delete;

@@ -3,6 +3,7 @@
 #include <cuda_pipeline.h>
 
 #include "residua/backends/cuda/fit.cuh"
+#include "residua/backends/cuda/refine_memory.hpp"
 #include "residua/backends/cuda/vector.cuh"
 #include "residua/backends/refine_block.hpp"
 #include "residua/backends/refit.hpp"
@@ -14,6 +15,7 @@
 namespace residua::detail::cuda {
 
 inline constexpr int refine_columns = static_cast<int>(refined_columns);
+static_assert(refine_rows == lanes && refine_warps == warps);
 
 /// What a refinement pass over a block is told. Views start at the first column of the block.
 template <class T>
@@ -33,28 +35,6 @@ struct RefineTask {
     std::int32_t run_group[refine_columns];
 
     __device__ int column(int p) const { return backward ? width - 1 - p : p; }
-};
-
-/// What a thread block keeps, in elements.
-template <class T>
-struct RefineMemory {
-    static constexpr int chunk = 8;  // of columns that are swept together
-
-    int width;
-    __host__ __device__ int length() const { return (width + 3) / 4 * 4; }  // of a row of H
-    __host__ __device__ int gram() const { return width * length() + lanes; }
-    __host__ __device__ int array() const { return width * lanes; }
-    __host__ __device__ int inverse() const { return refine_columns; }
-    __host__ __device__ std::size_t bytes() const {
-        return static_cast<std::size_t>(gram() + 2 * array() + inverse()) * sizeof(T) +
-               static_cast<std::size_t>(array());
-    }
-};
-
-template <class T>
-struct RefineScratch {
-    T along[warps][lanes];
-    T curvature[warps][lanes];
 };
 
 template <class T, class G>
