@@ -1,11 +1,16 @@
 #pragma once
 
+#include <functional>
 #include <utility>
 #include <vector>
 
 #include "residua/backends/backend.hpp"
 
 namespace residua {
+
+/// A = R R', R upper triangular, in place of the upper triangle of A; false where A is not positive definite.
+template <Real T>
+using CholeskyStep = std::function<bool(MatrixView<T>)>;
 
 /// A positive definite H (n, n) and its factor, H = R R' with R upper triangular, in the memory of one of
 /// them: R in the upper triangle, H strictly below the diagonal, and the diagonal of H beside it.
@@ -21,14 +26,14 @@ class FactoredGram {
         : matrix_(std::move(gram)), undamped_(std::move(diagonal)) {}
 
     /// H + lambda I = R R'. May be called again, with another lambda; false if H + lambda I is not positive
-    /// definite.
-    bool factor(B& backend, T lambda) {
+    /// definite. By `cholesky`, or by the backend where that is empty.
+    bool factor(B& backend, T lambda, const CholeskyStep<T>& cholesky = {}) {
         if (!diagonal_.empty()) backend.mirror_lower(matrix_.view());
         diagonal_ = undamped_;
         lambda_ = lambda;
         for (T& d : diagonal_) d += lambda;
         backend.set_diagonal(matrix_.view(), diagonal_);
-        return backend.cholesky_upper(matrix_.view());
+        return cholesky ? cholesky(matrix_.view()) : backend.cholesky_upper(matrix_.view());
     }
 
     /// R: the upper triangle is to be read.
