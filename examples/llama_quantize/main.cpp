@@ -6,6 +6,7 @@
 ///     quantize_model.hpp     block after block, layer after layer
 ///     calibration.hpp        the tokens on their way through the full-precision and the quantized model
 ///     layer_solver.hpp       one layer: cpu_solver.cpp, cuda_solver.cu
+///     ranks.hpp              the processes that share the work
 ///     checkpoint.hpp         the output, shard by shard, and how to go on with it
 ///     plot.cpp               --plot
 
