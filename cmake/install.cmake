@@ -8,7 +8,7 @@ install(DIRECTORY ${PROJECT_SOURCE_DIR}/include/residua DESTINATION include)
 install(FILES ${PROJECT_SOURCE_DIR}/LICENSE DESTINATION ${CMAKE_INSTALL_DATADIR}/doc/residua)
 
 # One export set for each component, so that its dependencies are looked for only where it is asked for.
-foreach(component residua io cuda)
+foreach(component residua io cuda mpi nccl)
     if(TARGET residua_${component})
         install(TARGETS residua_${component} EXPORT residua-${component}-targets)
         install(EXPORT residua-${component}-targets NAMESPACE residua:: DESTINATION ${residua_package_dir})

@@ -4,6 +4,8 @@ option(RESIDUA_BUILD_BENCHMARKS "Build the benchmarks" OFF)
 option(RESIDUA_INSTALL "Generate the install rules" ${PROJECT_IS_TOP_LEVEL})
 
 option(RESIDUA_CUDA "Define residua::cuda (needs nvcc, cuBLAS and cuSOLVER)" OFF)
+option(RESIDUA_MPI "Define residua::mpi (needs MPI 3)" OFF)
+option(RESIDUA_NCCL "Define residua::nccl (needs RESIDUA_CUDA and NCCL)" OFF)
 option(RESIDUA_BLAS "Link BLAS and LAPACK to residua::residua and define EIGEN_USE_BLAS" OFF)
 
 # These concern this project's own programs, never its users.

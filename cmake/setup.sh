@@ -3,14 +3,18 @@
 #
 #   cmake/setup.sh         compiler, CMake, Ninja and libraries
 #   cmake/setup.sh --ci    and clang, clang-format, their runtimes and Python's venv
+#   cmake/setup.sh --mpi   and Open MPI, for RESIDUA_MPI
 set -euo pipefail
 
 ci=false
-case "${1:-}" in
-    "") ;;
-    --ci) ci=true ;;
-    *) echo "usage: $0 [--ci]" >&2; exit 2 ;;
-esac
+mpi=false
+for option in "$@"; do
+    case "$option" in
+        --ci) ci=true ;;
+        --mpi) mpi=true ;;
+        *) echo "usage: $0 [--ci] [--mpi]" >&2; exit 2 ;;
+    esac
+done
 
 say() { echo "setup: $*"; }
 have() { command -v "$1" > /dev/null; }
@@ -60,6 +64,11 @@ need_header nlohmann/json.hpp nlohmann-json3-dev
 need_header CLI/CLI.hpp libcli11-dev cli11
 need_header benchmark/benchmark.h libbenchmark-dev
 [ -e /usr/include/catch2/catch.hpp ] || need_header catch2/catch_all.hpp catch2
+
+if $mpi; then
+    have mpicxx || missing+=("libopenmpi-dev")
+    have mpirun || missing+=("openmpi-bin")
+fi
 
 if $ci; then
     have clang++ || missing+=("clang")

@@ -32,3 +32,17 @@ if(RESIDUA_CUDA)
     # Grids and methods are constexpr functions that kernels call too.
     target_compile_options(residua_cuda INTERFACE $<$<COMPILE_LANG_AND_ID:CUDA,NVIDIA>:--expt-relaxed-constexpr>)
 endif()
+
+# The communicators of residua/distributed.hpp that need an engine; with residua::residua or residua::cuda.
+if(RESIDUA_MPI)
+    residua_add_interface(mpi)
+    target_link_libraries(residua_mpi INTERFACE MPI::MPI_CXX)
+    target_compile_definitions(residua_mpi INTERFACE RESIDUA_MPI)
+endif()
+
+if(RESIDUA_NCCL)
+    residua_add_interface(nccl)
+    target_link_libraries(residua_nccl INTERFACE residua_cuda ${NCCL_LIBRARY})
+    target_include_directories(residua_nccl INTERFACE $<BUILD_INTERFACE:${NCCL_INCLUDE_DIR}>)
+    target_compile_definitions(residua_nccl INTERFACE RESIDUA_NCCL)
+endif()

@@ -5,7 +5,7 @@
 
 cmake_minimum_required(VERSION 3.25)
 
-set(rooms core grids methods backends solver transform io)
+set(rooms core grids methods backends solver transform distributed io)
 set(violations 0)
 
 # forbid(<reason> <regex> IN <glob>... [OUTSIDE <regex>] [UNLESS <regex>]), paths relative to include/residua
@@ -37,14 +37,16 @@ foreach(room IN LISTS rooms)
     if(names)
         forbid("${room}/ comes before the room that this includes from" "${include}residua/(${names})/" IN ${room}/*)
     endif()
-    forbid("umbrellas are for users" "${include}residua/(residua|cuda|io)\\.hpp" IN ${room}/*)
+    forbid("umbrellas are for users" "${include}residua/(residua|cuda|io|distributed)\\.hpp" IN ${room}/*)
 endforeach()
 
 forbid("core/ depends on nothing but the standard library" "${include}" IN core/*
     UNLESS "include[ \t]*(<[a-z_]+>|\"residua/core/)")
 forbid("only backends/eigen.hpp includes Eigen" "${include}(unsupported/)?Eigen/" IN * OUTSIDE "^backends/eigen\\.hpp$")
 forbid("CUDA is for folders named cuda" "${include}(residua/.*/cuda/|cu[a-z_]*\\.h|cublas|cusolver|cub/|thrust/|mma\\.h)"
-    IN * OUTSIDE "/cuda/|^cuda\\.hpp$")
+    IN * OUTSIDE "/cuda/|^(cuda|distributed)\\.hpp$")
+forbid("one header for each engine" "${include}(mpi|nccl)\\.h" IN *
+    OUTSIDE "^distributed/(mpi_communicator|cuda/nccl_communicator)\\.hpp$")
 forbid("solvers know a backend by its concept only" "${include}residua/backends/"
     IN solver/* UNLESS "residua/backends/(backend|sweep_block|refine_block)\\.hpp")
 forbid("solvers have no feature switches" "#[ \t]*(if|ifdef|ifndef|elif|else)" IN solver/*)

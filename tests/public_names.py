@@ -1,6 +1,6 @@
 """public_names.py INCLUDE: every name of the library is documented in the umbrella of its part, or in a namespace `detail`.
 
-An umbrella (residua.hpp, cuda.hpp, io.hpp) lists names in its first comment, behind the header that declares them:
+An umbrella (residua.hpp, cuda.hpp, io.hpp, distributed.hpp) lists names in its first comment, behind the header that declares them:
 
 ///     core/view.hpp       MatrixView, read_only
 
@@ -36,7 +36,7 @@ def declared_name(line):
     if "operator" in line:
         return None
     line = re.sub(r"RESIDUA_HOST_DEVICE|__launch_bounds__\(.*?\)|__global__|__device__|->.*", "", line)
-    match = re.search(r"(\w+) = ", line) or re.search(r"(\w+)\(", line) or re.search(r"(\w+)(?:\{|;)", line)
+    match = re.search(r"^[^(]*\b(\w+) = ", line) or re.search(r"(\w+)\(", line) or re.search(r"(\w+)(?:\{|;)", line)
     return match[1] if match else None
 
 
@@ -86,12 +86,14 @@ def included_by(root, umbrella):
 def part_of(path):
     if path.startswith("io/"):
         return "io.hpp"
+    if path.startswith("distributed/"):
+        return "distributed.hpp"
     return "cuda.hpp" if "/cuda/" in path else "residua.hpp"
 
 
 def main():
     root = pathlib.Path(sys.argv[1]) / "residua"
-    folders = {"residua.hpp": "", "cuda.hpp": "", "io.hpp": "io/"}
+    folders = {"residua.hpp": "", "cuda.hpp": "", "io.hpp": "io/", "distributed.hpp": ""}
     umbrellas = {name: documented(root / name, folder) for name, folder in folders.items()}
     failures = 0
     for header in sorted(root.rglob("*.[hc]*")):

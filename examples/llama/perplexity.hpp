@@ -28,10 +28,18 @@ inline double negative_log_likelihood(const Runner& runner, const Model& model,
     return sum;
 }
 
-/// exp of the mean over all predictions; every window on its own, windows in parallel. `progress(done)` is
-/// called from any thread, one call at a time.
-inline double perplexity(const Runner& runner, const Model& model, const Windows& windows,
-                         const residua::Executor& executor, const std::function<void(Index)>& progress = {}) {
+/// Sums over predictions.
+struct Loss {
+    double sum = 0;  ///< -sum log p(next token)
+    double predictions = 0;
+
+    double perplexity() const { return std::exp(sum / predictions); }
+};
+
+/// Over all windows, every one on its own, windows in parallel. `progress(done)` is called from any thread, one
+/// call at a time.
+inline Loss loss(const Runner& runner, const Model& model, const Windows& windows,
+                 const residua::Executor& executor, const std::function<void(Index)>& progress = {}) {
     std::vector<double> losses(windows.size());
     std::mutex mutex;
     Index done = 0;
@@ -41,13 +49,18 @@ inline double perplexity(const Runner& runner, const Model& model, const Windows
         ++done;
         if (progress) progress(done);
     });
-    double sum = 0;
-    Index predictions = 0;
+    Loss total;
     for (std::size_t i = 0; i < windows.size(); ++i) {
-        sum += losses[i];
-        predictions += Index(windows[i].size()) - 1;
+        total.sum += losses[i];
+        total.predictions += double(windows[i].size()) - 1;
     }
-    return std::exp(sum / double(predictions));
+    return total;
+}
+
+/// exp of the mean over all predictions.
+inline double perplexity(const Runner& runner, const Model& model, const Windows& windows,
+                         const residua::Executor& executor, const std::function<void(Index)>& progress = {}) {
+    return loss(runner, model, windows, executor, progress).perplexity();
 }
 
 }  // namespace llama

@@ -1,43 +1,72 @@
 #pragma once
 
 #include <optional>
+#include <residua/distributed/distributed_quantizer.hpp>
 #include <utility>
 
 #include "../support/solvers.hpp"
 #include "layer_solver.hpp"
 
-/// LayerSolver on a backend of the library.
+/// LayerSolver on a backend of the library: the moments of all ranks are summed up on each of them, and rows
+/// are shared.
 template <class B>
 class BackendSolver : public LayerSolver {
   public:
     template <class... Arguments>
-    explicit BackendSolver(SolveSettings settings, Arguments&&... arguments)
-        : settings_(std::move(settings)), backend_(std::forward<Arguments>(arguments)...) {}
+    BackendSolver(SolveSettings settings, Ranks& ranks, const Cooperation& cooperation,
+                  Arguments&&... arguments)
+        : settings_(std::move(settings)),
+          ranks_(ranks),
+          cooperation_(cooperation),
+          backend_(std::forward<Arguments>(arguments)...) {}
 
     void start(residua::Index in_features) override {
         moments_.reset();
-        moments_.emplace(backend_, in_features);
+        shards_.reset();
+        shards_.emplace(
+            backend_, in_features,
+            typename Shards::Segments{cooperation_.segments_of(ranks_), cooperation_.segments_here(ranks_)});
     }
 
     void accumulate(const TokenBatch& batch) override {
-        compiled::accumulate(*moments_, batch.x, batch.x_fp, batch.stream);
+        compiled::accumulate(shards_->open(batch.segment), batch.x, batch.x_fp, batch.stream);
     }
 
     SolvedLayer solve(const std::string& method, residua::MatrixView<const float> weights) override {
         if (method == "rtn")
             return to_host(
                 compiled::round_weights(backend_, weights, settings_.grid, settings_.options.group_size));
+        const Sums& all = moments();
+        residua::DistributedQuantizer quantizer(backend_, ranks_, {.reduction = reduction()});
         return with_method(method, settings_, [&]<class Method>(const Method& chosen) {
-            const residua::Solver<Method, float, B> solver(*moments_, settings_.options, chosen);
-            return to_host(compiled::quantize(solver, weights, settings_.grid));
+            auto solved = quantizer.template quantize_layer<float>(
+                all, weights, settings_.options, Method::residuals,
+                [&](const Sums& sums, residua::MatrixView<const float> rows, residua::Index first) {
+                    const residua::Solver<Method, float, B> solver(sums, settings_.options, chosen);
+                    return compiled::quantize_rows(solver, rows, first, settings_.grid);
+                });
+            return SolvedLayer{std::move(solved.report), std::move(solved.layer)};
         });
     }
 
     residua::NormGains<float> final_norm_gains(residua::MatrixView<const float> head) override {
-        return compiled::final_norm_gains(*moments_, head);
+        return compiled::final_norm_gains(moments(), head);
     }
 
   private:
+    using Shards = residua::ShardedMoments<float, B>;
+    using Sums = residua::Moments<float, B>;
+
+    residua::Reduction reduction() const {
+        return cooperation_.ordered ? residua::Reduction::Ordered : residua::Reduction::Fast;
+    }
+
+    /// Of all ranks' tokens.
+    const Sums& moments() {
+        if (!moments_) moments_ = residua::reduce(*shards_, ranks_, residua::every_rank, reduction());
+        return *moments_;
+    }
+
     SolvedLayer to_host(const residua::QuantizedMatrix<float, B, residua::IntegerGrid>& q) {
         SolvedLayer solved{.report = q.report};
         if (q) solved.layer = q.to_host(backend_);
@@ -45,6 +74,9 @@ class BackendSolver : public LayerSolver {
     }
 
     SolveSettings settings_;
+    Ranks& ranks_;
+    Cooperation cooperation_;
     B backend_;
-    std::optional<residua::Moments<float, B>> moments_;
+    std::optional<Shards> shards_;  // of this rank's tokens
+    std::optional<Sums> moments_;   // of all, once a layer is to be solved
 };

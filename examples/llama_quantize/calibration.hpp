@@ -7,18 +7,32 @@
 /// is being quantized. Both stop where linear layers read, so that each layer sees what its quantized
 /// predecessors make of the tokens.
 ///
-/// Keeps the residual stream and one input of each window, for both models.
+/// Keeps the residual stream and one input of each window of this rank's, for both models.
 class Calibration {
   public:
     using Index = residua::Index;
 
-    /// `references`: how many windows go through the full-precision model too. All must outlive this.
+    /// How the windows of all ranks are cut into segments, and which of them are this rank's.
+    struct Segments {
+        Index total = 1;
+        residua::Share mine = {0, 1};
+    };
+
+    /// `references`: how many of all windows go through the full-precision model too. All must outlive this.
     Calibration(const llama::Model& model, const llama::Windows& windows, Index references,
                 const llama::Runner& reference_runner, const llama::Runner& runner,
-                const residua::Executor& executor)
-        : reference_runner_(reference_runner), runner_(runner), executor_(executor) {
-        for (const auto& window : windows) quantized_.push_back(runner.embed(model, window));
-        reference_.assign(quantized_.begin(), quantized_.begin() + references);
+                const residua::Executor& executor, const Segments& segments)
+        : reference_runner_(reference_runner), runner_(runner), executor_(executor), segments_(segments) {
+        Index mine = 0;
+        for (Index s = segments.mine.first; s < segments.mine.end(); ++s) {
+            const residua::Share part = residua::share_of(Index(windows.size()), s, segments.total);
+            ends_.push_back(std::size_t(mine += part.count));
+            for (Index i = part.first; i < part.end(); ++i) {
+                quantized_.push_back(runner.embed(model, windows[std::size_t(i)]));
+                if (i < references) reference_.push_back(quantized_.back());
+                sampled_ += i < Index(sample_windows);
+            }
+        }
     }
 
     void enter(const llama::Block& reference, const llama::Block& quantized) {
@@ -40,18 +54,20 @@ class Calibration {
 
     /// What is accumulated besides the inputs, for which all windows must have gone through both models.
     struct Kinds {
+        Index features = 0;      ///< of an input
         bool reference = false;  ///< inputs of the full-precision model
         bool stream = false;     ///< residual streams of both
     };
 
     /// Gives the inputs to `solver`.
     void accumulate(LayerSolver& solver, const Kinds& kinds) const {
-        solver.start(quantized_.front().input.cols());
-        std::size_t first = 0;
-        while (first < quantized_.size()) {
+        solver.start(kinds.features);
+        Index segment = 0;
+        for (std::size_t first = 0; first < quantized_.size();) {
+            while (ends_[std::size_t(segment)] == first) ++segment;
             std::size_t last = first;
             Index tokens = 0;
-            for (; last < quantized_.size() && tokens < batch_tokens; ++last)
+            for (; last < ends_[std::size_t(segment)] && tokens < batch_tokens; ++last)
                 tokens += quantized_[last].input.rows();
             const auto stack = [&](bool is_wanted, const auto& windows,
                                    llama::Rows llama::Activations::*rows) {
@@ -61,7 +77,7 @@ class Calibration {
             const llama::Rows x_fp = stack(kinds.reference, reference_, &llama::Activations::input);
             const llama::Rows h = stack(kinds.stream, quantized_, &llama::Activations::residual);
             const llama::Rows h_fp = stack(kinds.stream, reference_, &llama::Activations::residual);
-            TokenBatch batch{.x = llama::view(x)};
+            TokenBatch batch{.segment = segments_.mine.first + segment, .x = llama::view(x)};
             if (kinds.reference) batch.x_fp = llama::view(x_fp);
             if (kinds.stream) batch.stream = {llama::view(h), llama::view(h_fp)};
             solver.accumulate(batch);
@@ -69,10 +85,10 @@ class Calibration {
         }
     }
 
-    /// |Q x - W x_fp| / |W x_fp| on the windows that went through both models, at most `sample_windows` of
-    /// them.
-    double output_error(const llama::Linear& reference, const llama::Linear& quantized) const {
-        const std::size_t count = std::min(reference_.size(), sample_windows);
+    /// |Q x - W x_fp|^2 and |W x_fp|^2 on those of the first `sample_windows` windows that are this rank's.
+    std::array<double, 2> output_errors(const llama::Linear& reference,
+                                        const llama::Linear& quantized) const {
+        const std::size_t count = sampled_;
         std::vector<double> difference(count), size(count);
         executor_(Index(count), [&](Index i) {
             const auto at = std::size_t(i);
@@ -80,8 +96,8 @@ class Calibration {
             size[at] = wanted.cast<double>().squaredNorm();
             difference[at] = (quantized(quantized_[at].input) - wanted).cast<double>().squaredNorm();
         });
-        return std::sqrt(std::accumulate(difference.begin(), difference.end(), 0.0) /
-                         std::accumulate(size.begin(), size.end(), 0.0));
+        return {std::accumulate(difference.begin(), difference.end(), 0.0),
+                std::accumulate(size.begin(), size.end(), 0.0)};
     }
 
     static constexpr std::size_t sample_windows = 8;
@@ -119,5 +135,8 @@ class Calibration {
     const llama::Runner& reference_runner_;
     const llama::Runner& runner_;
     const residua::Executor& executor_;
+    Segments segments_;
+    std::vector<std::size_t> ends_;  // of each segment here, in windows
+    std::size_t sampled_ = 0;
     std::vector<llama::Activations> reference_, quantized_;
 };

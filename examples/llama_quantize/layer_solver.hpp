@@ -6,6 +6,7 @@
 #include <string>
 
 #include "../support/solve_settings.hpp"
+#include "ranks.hpp"
 
 /// One quantized layer in host memory; without codes unless report.status is Success.
 struct SolvedLayer {
@@ -17,12 +18,13 @@ struct SolvedLayer {
 struct TokenBatch {
     using View = residua::MatrixView<const float>;
 
+    residua::Index segment = 0;                  ///< of the windows of all ranks, see Cooperation
     View x;                                      ///< (tokens, in_features) of the quantized model
     View x_fp = {};                              ///< of the full-precision model
     residua::ResidualStream<float> stream = {};  ///< (tokens, out_features) that the layer writes to
 };
 
-/// Quantizes the layers that read one input, on some device.
+/// Quantizes the layers that read one input, on some device. All ranks do so together.
 class LayerSolver {
   public:
     virtual ~LayerSolver() = default;
@@ -39,12 +41,15 @@ class LayerSolver {
     virtual residua::NormGains<float> final_norm_gains(residua::MatrixView<const float> head) = 0;
 };
 
-std::unique_ptr<LayerSolver> make_cpu_solver(const SolveSettings& settings, int threads);
+std::unique_ptr<LayerSolver> make_cpu_solver(const SolveSettings& settings, int threads, Ranks& ranks,
+                                             const Cooperation& cooperation);
 
 #ifdef RESIDUA_EXAMPLE_CUDA
-std::unique_ptr<LayerSolver> make_cuda_solver(const SolveSettings& settings);
+/// On the GPU of this rank's number among those of its host.
+std::unique_ptr<LayerSolver> make_cuda_solver(const SolveSettings& settings, Ranks& ranks,
+                                              const Cooperation& cooperation);
 #else
-inline std::unique_ptr<LayerSolver> make_cuda_solver(const SolveSettings&) {
+inline std::unique_ptr<LayerSolver> make_cuda_solver(const SolveSettings&, Ranks&, const Cooperation&) {
     residua::reject("--device", "cuda", "cpu: this program was built without RESIDUA_CUDA");
 }
 #endif

@@ -6,6 +6,7 @@
 ///     quantize_model.hpp     block after block, layer after layer
 ///     calibration.hpp        the tokens on their way through the full-precision and the quantized model
 ///     layer_solver.hpp       one layer: cpu_solver.cpp, cuda_solver.cu
+///     ranks.hpp              the processes that share the work
 ///     checkpoint.hpp         the output, shard by shard, and how to go on with it
 ///     plot.cpp               --plot
 
@@ -37,7 +38,11 @@ double seconds_since(Clock::time_point start) {
 /// Progress on stderr: a line that lives on a terminal, a line a block elsewhere.
 class ProgressLine {
   public:
-    explicit ProgressLine(std::string task) : task_(std::move(task)) {}
+    /// Of several ranks one speaks.
+    explicit ProgressLine(std::string task, const Ranks& ranks)
+        : task_(std::move(task)),
+          live_(ranks.rank() == 0 && isatty(STDERR_FILENO)),
+          silent_(ranks.rank() != 0) {}
     ~ProgressLine() {
         if (live_) std::fprintf(stderr, "\r\033[K");
     }
@@ -48,7 +53,7 @@ class ProgressLine {
             std::fprintf(stderr, "\r\033[K%s: block %td of %td  %-16s %3.0f %%  %.0f s left  objective %.4g",
                          task_.c_str(), std::min(p.block + 1, blocks), blocks, p.layer.c_str(), 100 * p.part,
                          left, p.objective);
-        } else if (p.block > block_) {
+        } else if (!silent_ && p.block > block_) {
             std::fprintf(stderr, "%s: block %td of %td done, %.1f s\n", task_.c_str(), p.block, blocks,
                          elapsed());
             block_ = p.block;
@@ -64,7 +69,8 @@ class ProgressLine {
     double elapsed() const { return seconds_since(start_); }
 
     std::string task_;
-    bool live_ = isatty(STDERR_FILENO);
+    bool live_;
+    bool silent_;
     Index block_ = 0;
     Clock::time_point start_ = Clock::now();
 };
@@ -79,8 +85,9 @@ struct Row {
 
 class Comparison {
   public:
-    explicit Comparison(const Settings& settings)
+    Comparison(const Settings& settings, Ranks& ranks)
         : settings_(settings),
+          ranks_(ranks),
           executor_(settings.threads > 0 ? residua::Executor(settings.threads) : residua::Executor()) {}
 
     std::vector<Row> run() {
@@ -89,11 +96,13 @@ class Comparison {
                                           settings_.evaluation_windows);
         calibration_ = llama::read_windows(settings_.calibration, config.vocabulary, settings_.window,
                                            settings_.calibration_windows);
-        std::fprintf(stderr, "%s: %td blocks, %zu windows to calibrate on, %zu to evaluate\n",
-                     settings_.model.c_str(), config.blocks, calibration_.size(), evaluation_.size());
-        announce_memory(memory_needed(config));
+        if (ranks_.rank() == 0) {
+            std::fprintf(stderr, "%s: %td blocks, %zu windows to calibrate on, %zu to evaluate\n",
+                         settings_.model.c_str(), config.blocks, calibration_.size(), evaluation_.size());
+            announce_memory(memory_needed(config));
+        }
         read_rotations(config);
-        if (!settings_.output.empty()) open_outputs(config);
+        if (!settings_.output.empty() && ranks_.rank() == 0) open_outputs(config);
         std::vector<Row> rows;
         if (settings_.baseline) rows.push_back(full_precision());
         for (const std::string& method : settings_.methods)
@@ -117,17 +126,21 @@ class Comparison {
         const auto at = outputs_.find(method);
         Checkpoint* output = at == outputs_.end() ? nullptr : &at->second;
         if (output) output->start();
-        const auto solver = settings_.device == "cuda" ? make_cuda_solver(settings_.solve)
-                                                       : make_cpu_solver(settings_.solve, settings_.threads);
+        const Cooperation& cooperation = settings_.cooperation;
+        const auto solver = settings_.device == "cuda"
+                                ? make_cuda_solver(settings_.solve, ranks_, cooperation)
+                                : make_cpu_solver(settings_.solve, settings_.threads, ranks_, cooperation);
         try {
-            ProgressLine line(method);
+            ProgressLine line(method, ranks_);
             ModelQuantizer quantizer({.name = method,
                                       .residual_stream = settings_.corrects_stream(method),
                                       .final_norm = settings_.final_norm},
-                                     *solver, executor_,
+                                     *solver, executor_, ranks_, cooperation,
                                      [&](const Progress& p) { line.quantizing(p, model.config.blocks); });
             row.layers = quantizer.run(model, calibration_, settings_.activations, output);
         } catch (const std::runtime_error& error) {
+            // What only this rank has met ends all of them.
+            if (ranks_.size() > 1 && !dynamic_cast<const UnsolvedLayer*>(&error)) throw;
             row.status = error.what();
             return row;
         }
@@ -138,12 +151,12 @@ class Comparison {
         return row;
     }
 
-    /// Bytes that the largest moment takes, about: the model, all windows on their way through it, and a solve
+    /// Bytes that the largest moment takes, about: the model, this rank's windows on their way through it, and a solve
     /// of the widest layer.
     double memory_needed(const llama::Config& c) const {
         constexpr double size = sizeof(float);
         double tokens = 0;
-        for (const auto& window : calibration_) tokens += double(window.size());
+        for (const auto& window : calibration_) tokens += double(window.size()) / ranks_.size();
         double block = 0;
         double widest = 0;
         double largest = 0;
@@ -175,7 +188,7 @@ class Comparison {
         return json;
     }
 
-    /// One for each method, before the first one starts.
+    /// One for each method, before the first one starts; rank 0 writes them.
     void open_outputs(const llama::Config& config) {
         const auto& options = settings_.solve.options;
         const residua::io::GPTQConfig format{
@@ -214,13 +227,19 @@ class Comparison {
 
     double evaluate(const std::string& task, const llama::Model& model,
                     const llama::ActivationSettings& activations) const {
-        ProgressLine line(task);
+        ProgressLine line(task, ranks_);
         const llama::Runner runner(model.config, llama::longest(evaluation_), activations);
-        return llama::perplexity(runner, model, evaluation_, executor_,
-                                 [&](Index done) { line.evaluating(done, Index(evaluation_.size())); });
+        const auto mine = residua::share_of(Index(evaluation_.size()), ranks_.rank(), ranks_.size());
+        const llama::Windows windows(evaluation_.begin() + mine.first, evaluation_.begin() + mine.end());
+        llama::Loss loss = llama::loss(runner, model, windows, executor_,
+                                       [&](Index done) { line.evaluating(done, Index(windows.size())); });
+        double sums[2] = {loss.sum, loss.predictions};
+        ranks_.sum(std::span<double>(sums), residua::every_rank);
+        return llama::Loss{sums[0], sums[1]}.perplexity();
     }
 
     const Settings& settings_;
+    Ranks& ranks_;
     residua::Executor executor_;
     llama::Windows calibration_, evaluation_;
     std::optional<llama::Rotations> rotations_;
@@ -301,9 +320,24 @@ int main(int argc, char** argv) {
     Eigen::setNbThreads(1);  // windows and blocks run in parallel, not the products within them
     CLI::App app("Quantizes a Llama-architecture language model and measures its perplexity.",
                  "llama_quantize");
+#ifdef RESIDUA_MPI
+    const residua::MPIEnvironment environment(argc, argv);
+#endif
+    Ranks ranks;
+    const bool speaks = ranks.rank() == 0;
+    Settings settings;
+    try {  // all ranks read the same arguments, and end alike
+        settings = parse_settings(app, argc, argv);
+    } catch (const CLI::ParseError& error) {
+        return speaks ? app.exit(error) : error.get_exit_code();
+    } catch (const std::exception& error) {
+        if (speaks) std::cerr << error.what() << '\n';
+        return 2;
+    }
     try {
-        const Settings settings = parse_settings(app, argc, argv);
-        const std::vector<Row> rows = Comparison(settings).run();
+        ranks.set_timeout(std::chrono::duration<double>(settings.cooperation.timeout));
+        const std::vector<Row> rows = Comparison(settings, ranks).run();
+        if (!speaks) return 0;
         print(rows, settings.json);
         finish_stdout();
         if (!settings.plot.empty()) plot(rows, settings);
@@ -311,9 +345,8 @@ int main(int argc, char** argv) {
             std::any_of(rows.begin(), rows.end(), [](const Row& r) { return r.status != "success"; });
         const bool degraded = warn(rows);
         return failed || (degraded && !settings.allow_degraded) ? 1 : 0;
-    } catch (const CLI::ParseError& error) {
-        return app.exit(error);
     } catch (const std::exception& error) {
+        if (ranks.size() > 1) ranks.abort(error.what());
         std::cerr << error.what() << '\n';
         return 2;
     }

@@ -3,6 +3,8 @@
 #include <array>
 #include <functional>
 #include <optional>
+#include <residua/distributed/broadcast_layer.hpp>
+#include <stdexcept>
 
 #include "../support/degradation.hpp"
 #include "calibration.hpp"
@@ -41,15 +43,27 @@ struct ModelMethod {
     }
 };
 
+/// A layer cannot be solved, on no rank.
+struct UnsolvedLayer : std::runtime_error {
+    using std::runtime_error::runtime_error;
+};
+
 /// Quantizes the linear layers of all blocks of `model` in place, one block after the other and within a
 /// block in the order of the computation: q, k, v | o | gate, up | down. Blocks that `output` already holds
-/// are read from there. The weights of the last norm come last, where they are asked for. Throws
-/// std::runtime_error where a layer cannot be solved.
+/// are read from there. The weights of the last norm come last, where they are asked for. Throws UnsolvedLayer
+/// where a layer cannot be solved.
+///
+/// All ranks do so together, each with some of the windows; `output` is rank 0's alone.
 class ModelQuantizer {
   public:
-    ModelQuantizer(ModelMethod method, LayerSolver& solver, const residua::Executor& executor,
-                   std::function<void(const Progress&)> progress)
-        : method_(std::move(method)), solver_(solver), executor_(executor), progress_(std::move(progress)) {}
+    ModelQuantizer(ModelMethod method, LayerSolver& solver, const residua::Executor& executor, Ranks& ranks,
+                   const Cooperation& cooperation, std::function<void(const Progress&)> progress)
+        : method_(std::move(method)),
+          solver_(solver),
+          executor_(executor),
+          ranks_(ranks),
+          cooperation_(cooperation),
+          progress_(std::move(progress)) {}
 
     std::vector<LayerRecord> run(llama::Model& model, const llama::Windows& windows,
                                  const llama::ActivationSettings& activations, Checkpoint* output) {
@@ -62,22 +76,27 @@ class ModelQuantizer {
         const bool reads_reference = method_.needs_reference();
         const bool corrects_stream = reads_moments && method_.residual_stream;
         const bool paired = reads_reference || corrects_stream || method_.final_norm;
-        Calibration calibration(model, windows, paired ? count : sample, reference_runner, runner, executor_);
+        Calibration calibration(model, windows, paired ? count : sample, reference_runner, runner, executor_,
+                                {cooperation_.segments_of(ranks_), cooperation_.segments_here(ranks_)});
         records_.clear();
         total_ = model.config.blocks;
         for (block_ = 0; block_ < total_; ++block_) {
             llama::Block& block = model.blocks[std::size_t(block_)];
             const llama::Block reference = block;
-            const bool is_done = output && output->has_block(block_);
+            const bool is_done = known_to_rank_0(output && output->has_block(block_));
             QuantizedBlock quantized;
             nlohmann::json degraded = nlohmann::json::object();  // by layer, for runs that go on from here
-            if (is_done) quantized = output->read_block(block_, degraded);
+            if (is_done) {
+                if (output) quantized = output->read_block(block_, degraded);
+                for (auto& layer : quantized) residua::broadcast_layer(ranks_, layer, 0);
+            }
             calibration.enter(reference, block);
             for (const llama::Input input : llama::inputs) {
                 const bool writes_stream = input == llama::Input::Output || input == llama::Input::Down;
                 if (!is_done && reads_moments)
-                    calibration.accumulate(
-                        solver_, {.reference = reads_reference, .stream = corrects_stream && writes_stream});
+                    calibration.accumulate(solver_, {.features = features_of(block, input),
+                                                     .reference = reads_reference,
+                                                     .stream = corrects_stream && writes_stream});
                 for (std::size_t i = 0; i < llama::layer_names.size(); ++i) {
                     const llama::LayerName& layer = llama::layer_names[i];
                     if (layer.input != input) continue;
@@ -94,7 +113,7 @@ class ModelQuantizer {
                     const auto values = quantized[i].dequantize();
                     target.weight =
                         Eigen::Map<const llama::Rows>(values.data(), values.rows(), values.cols());
-                    record.output_error = calibration.output_error(reference.*layer.layer, target);
+                    record.output_error = output_error(calibration, reference.*layer.layer, target);
                     records_.push_back(record);
                 }
                 calibration.advance(input, reference, block);
@@ -129,9 +148,9 @@ class ModelQuantizer {
         SolvedLayer solved = solver_.solve(method_.name, llama::view(weight));
         const residua::Report& r = solved.report;
         if (r.status != residua::Status::Success)
-            throw std::runtime_error("residua: " + record.name + ": " + std::string(to_string(r.status)) +
-                                     ", damping " + std::to_string(r.damping) + ", dead inputs " +
-                                     std::to_string(r.dead_columns.size()));
+            throw UnsolvedLayer("residua: " + record.name + ": " + std::string(to_string(r.status)) +
+                                ", damping " + std::to_string(r.damping) + ", dead inputs " +
+                                std::to_string(r.dead_columns.size()));
         record.objective = r.achieved().value_or(0);
         record.damping = r.damping;
         record.degradation = Degradation::of(r);
@@ -141,13 +160,33 @@ class ModelQuantizer {
 
     void fit_final_norm(llama::Model& model, Calibration& calibration) {
         calibration.leave(model);
-        calibration.accumulate(solver_, {.reference = true});
+        calibration.accumulate(solver_, {.features = model.norm.size(), .reference = true});
         const residua::NormGains<float> gains =
             solver_.final_norm_gains(llama::view(std::as_const(model.head)));
         if (!gains)
-            throw std::runtime_error("residua: model.norm: " + std::string(to_string(gains.status)) +
-                                     ", damping " + std::to_string(gains.damping));
+            throw UnsolvedLayer("residua: model.norm: " + std::string(to_string(gains.status)) +
+                                ", damping " + std::to_string(gains.damping));
         model.norm.array() *= Eigen::Map<const llama::Vector>(gains.values.data(), model.norm.size()).array();
+    }
+
+    static residua::Index features_of(const llama::Block& block, llama::Input input) {
+        for (const llama::LayerName& layer : llama::layer_names)
+            if (layer.input == input) return (block.*layer.layer).weight.cols();
+        return 0;
+    }
+
+    bool known_to_rank_0(bool fact) const {
+        double known[1] = {fact ? 1.0 : 0.0};
+        ranks_.broadcast(std::span<double>(known), 0);
+        return known[0] != 0;
+    }
+
+    /// |Q x - W x_fp| / |W x_fp| on windows of all ranks.
+    double output_error(const Calibration& calibration, const llama::Linear& reference,
+                        const llama::Linear& quantized) const {
+        auto errors = calibration.output_errors(reference, quantized);
+        ranks_.sum(std::span<double>(errors), residua::every_rank);
+        return std::sqrt(errors[0] / errors[1]);
     }
 
     void report(const std::string& layer, double part_of_block) {
@@ -161,6 +200,8 @@ class ModelQuantizer {
     ModelMethod method_;
     LayerSolver& solver_;
     const residua::Executor& executor_;
+    Ranks& ranks_;
+    Cooperation cooperation_;
     std::function<void(const Progress&)> progress_;
     std::vector<LayerRecord> records_;
     residua::Index block_ = 0;

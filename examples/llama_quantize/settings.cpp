@@ -28,7 +28,8 @@ nlohmann::json choices_of(const CLI::App& app) {
     const std::set<std::string> elsewhere{"help",        "model",  "calibration",  "calibration-windows",
                                           "window",      "eval",   "eval-windows", "methods",
                                           "output",      "resume", "overwrite",    "plot",
-                                          "no-baseline", "json",   "threads",      "allow-degraded"};
+                                          "no-baseline", "json",   "threads",      "allow-degraded",
+                                          "rank-timeout"};
     nlohmann::json choices = nlohmann::json::object();
     for (const CLI::Option* option : app.get_options()) {
         const std::string& name = option->get_single_name();
@@ -108,6 +109,12 @@ Settings parse_settings(CLI::App& app, int argc, char** argv) {
     app.add_option("--threads", s.threads, "threads; 0: all")
         ->check(CLI::NonNegativeNumber)
         ->capture_default_str();
+    add_choice<bool>(app, "--reduction", s.cooperation.ordered, {{"fast", false}, {"ordered", true}},
+                     "how the moments of several ranks are added up; ordered: the same bits for any number");
+    app.add_option("--segments", s.cooperation.segments, "with --reduction ordered: parts of the windows")
+        ->capture_default_str();
+    app.add_option("--rank-timeout", s.cooperation.timeout, "seconds that ranks wait for each other")
+        ->capture_default_str();
     app.parse(argc, argv);
 
     if (solver.best->count() > 0) {
@@ -143,10 +150,13 @@ Settings parse_settings(CLI::App& app, int argc, char** argv) {
     if (resume) s.existing = Existing::Resume;
     if (overwrite) s.existing = Existing::Overwrite;
     if (!s.plot.empty()) require_new_file("--plot", s.plot, overwrite);
+    require(s.cooperation.segments >= 1, "--segments is", s.cooperation.segments, "at least 1");
+    require(s.cooperation.timeout > 0, "--rank-timeout is", s.cooperation.timeout, "a positive number");
     s.choices = choices_of(app);
     s.solve.resolve_group_size();
     s.solve.validate();
     check_methods(app, s.solve, s.methods);
+    refuse_idle(app, !s.cooperation.ordered, {"--segments"}, "--reduction is fast");
     refuse_idle(app, s.output.empty(), {"--format"}, "there is no --output");
     refuse_idle(app, s.output.empty() && s.plot.empty(), {"--overwrite"}, "there is no --output or --plot");
     refuse_idle(app, s.methods == std::vector<std::string>{"none"}, {"--output", "--plot"},

@@ -9,6 +9,7 @@
 #include "../llama/activations.hpp"
 #include "../support/output_file.hpp"
 #include "../support/solve_settings.hpp"
+#include "ranks.hpp"
 
 // CLI11 is for the sources that read the command line: it takes long to compile.
 namespace CLI {
@@ -35,7 +36,8 @@ struct Settings {
     llama::ActivationSettings activations;
     residua::io::GPTQVersion format = residua::io::GPTQVersion::V2;
     std::string device = "cpu";
-    int threads = 0;                       ///< 0: as many as the machine has
+    int threads = 0;  ///< 0: as many as the machine has
+    Cooperation cooperation;
     bool baseline = true;                  ///< measure the model as it is, too
     Existing existing = Existing::Refuse;  ///< what --output may hold
     bool json = false;

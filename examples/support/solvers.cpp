@@ -31,6 +31,12 @@ Quantized<Cpu> quantize(const Solver<M, Cpu>& solver, Values weights, const Inte
 }
 
 template <class M>
+Quantized<Cpu> quantize_rows(const Solver<M, Cpu>& solver, Values weights, Index first,
+                             const IntegerGrid& grid) {
+    return solver.quantize_rows(weights, first, grid);
+}
+
+template <class M>
 Quantized<Cpu> quantize_and_consume(Solver<M, Cpu>& solver, Values weights, const IntegerGrid& grid) {
     return solver.quantize_and_consume(weights, grid);
 }
@@ -38,6 +44,8 @@ Quantized<Cpu> quantize_and_consume(Solver<M, Cpu>& solver, Values weights, cons
 #define RESIDUA_COMPILE(Method)                                                                       \
     template void accumulate<Method>(Solver<Method, Cpu>&, Values, Values);                           \
     template Quantized<Cpu> quantize<Method>(const Solver<Method, Cpu>&, Values, const IntegerGrid&); \
+    template Quantized<Cpu> quantize_rows<Method>(const Solver<Method, Cpu>&, Values, Index,          \
+                                                  const IntegerGrid&);                                \
     template Quantized<Cpu> quantize_and_consume<Method>(Solver<Method, Cpu>&, Values, const IntegerGrid&);
 RESIDUA_COMPILE(GPTQ)
 RESIDUA_COMPILE(GPTQResidualComp)

@@ -44,6 +44,16 @@ Quantized<B, G> quantize(const Solver<M, B>& solver, residua::MatrixView<const I
 template <class M>
 Quantized<Cpu> quantize(const Solver<M, Cpu>& solver, Values weights, const residua::IntegerGrid& grid);
 
+/// Rows of a layer, `first` and those behind it.
+template <class M, class B, class In, class G>
+Quantized<B, G> quantize_rows(const Solver<M, B>& solver, residua::MatrixView<const In> weights,
+                              residua::Index first, const G& grid) {
+    return solver.quantize_rows(weights, first, grid);
+}
+template <class M>
+Quantized<Cpu> quantize_rows(const Solver<M, Cpu>& solver, Values weights, residua::Index first,
+                             const residua::IntegerGrid& grid);
+
 template <class M, class B, class In, class G>
 Quantized<B, G> quantize_and_consume(Solver<M, B>& solver, residua::MatrixView<const In> weights,
                                      const G& grid) {

@@ -60,7 +60,7 @@
 ///     core/ordering.hpp                   GroupRange
 ///     core/code_packing.hpp               packed_words
 ///     solver/factorization.hpp            Factorization, FactorizationKey
-///     solver/factored_gram.hpp            FactoredGram
+///     solver/factored_gram.hpp            FactoredGram, CholeskyStep
 
 #include "residua/backends/eigen.hpp"
 #include "residua/core/code_packing.hpp"

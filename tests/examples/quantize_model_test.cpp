@@ -97,9 +97,10 @@ TEST_CASE("llama_quantize: layers are calibrated on what their quantized predece
     Model model = original;
     RecordingSolver solver;
     const residua::Executor executor(1);
+    Ranks alone;
     std::vector<double> parts;
     const ModelMethod with{.name = method, .residual_stream = residual_stream, .final_norm = final_norm};
-    const auto records = ModelQuantizer(with, solver, executor, [&](const Progress& p) {
+    const auto records = ModelQuantizer(with, solver, executor, alone, {}, [&](const Progress& p) {
                              parts.push_back(p.part);
                          }).run(model, windows, settings, nullptr);
 
@@ -153,8 +154,9 @@ TEST_CASE("llama_quantize: the output error compares with the full-precision mod
     Model model = original;
     RecordingSolver solver;
     const residua::Executor executor(1);
+    Ranks alone;
     const auto records =
-        ModelQuantizer({.name = "qep"}, solver, executor, {}).run(model, windows, {}, nullptr);
+        ModelQuantizer({.name = "qep"}, solver, executor, alone, {}, {}).run(model, windows, {}, nullptr);
     for (std::size_t i = 0; i < records.size(); ++i) {
         const auto block = Index(i / layer_names.size());
         const LayerName& layer = layer_names[i % layer_names.size()];

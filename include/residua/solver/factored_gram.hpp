@@ -1,5 +1,6 @@
 #pragma once
 
+#include <functional>
 #include <optional>
 #include <utility>
 #include <vector>
@@ -7,6 +8,10 @@
 #include "residua/backends/backend.hpp"
 
 namespace residua {
+
+/// A = R R', R upper triangular, in place of the upper triangle of A; false where A is not positive definite.
+template <Real T>
+using CholeskyStep = std::function<bool(MatrixView<T>)>;
 
 /// A positive definite H (n, n) and its factor, H = R R' with R upper triangular, in the memory of one of
 /// them: R in the upper triangle, H strictly below the diagonal, and the diagonal of H beside it.
@@ -22,8 +27,13 @@ class FactoredGram {
         : matrix_(std::move(gram)), undamped_(std::move(diagonal)) {}
 
     /// H + lambda I = R R'. May be called again, with another lambda; false if H + lambda I is not positive
-    /// definite. Where the backend has a fast factorization that fails, its ordinary one has the last word.
-    bool factor(B& backend, T lambda) {
+    /// definite. Where the backend has a fast factorization that fails, its ordinary one has the last word; unless
+    /// it is empty, `cholesky` takes the place of both.
+    bool factor(B& backend, T lambda, const CholeskyStep<T>& cholesky = {}) {
+        if (cholesky) {
+            damp(backend, lambda);
+            return cholesky(matrix_.view());
+        }
         if constexpr (requires { backend.fast_cholesky_upper(matrix_.view()); }) {
             damp(backend, lambda);
             const std::optional<bool> done = backend.fast_cholesky_upper(matrix_.view());

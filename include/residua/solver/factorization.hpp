@@ -38,15 +38,17 @@ class Factorization {
   public:
     using Matrix = typename B::template Matrix<T>;
 
-    /// Reads `gram` and, unless they are empty, `cross` and `stream_cross`: moments H and D (n, n), both
-    /// triangles of `gram` valid, and D_h (m, n). Those two must outlive this.
+    /// Reads `gram` and, unless they are empty, `cross` and `stream_cross`: moments, both triangles of `gram`
+    /// valid. The last two must outlive this. `cholesky`, if given, computes R in the place of the backend: another
+    /// rank, which has the same moments, may have done so.
     Factorization(B& backend, MatrixView<const T> gram, MatrixView<const T> cross,
-                  const FactorizationKey& key, MatrixView<const T> stream_cross = {})
+                  const FactorizationKey& key, MatrixView<const T> stream_cross = {},
+                  const CholeskyStep<T>& cholesky = {})
         : backend_(backend),
           cross_(cross),
           stream_cross_(stream_cross),
           n_(gram.rows),
-          status_(factor(gram, {}, key)) {}
+          status_(factor(gram, {}, key, cholesky)) {}
 
     /// Takes the moments' memory for its own results: R replaces H, M replaces D; D_h is kept. One n x n matrix more is
     /// needed for a moment unless the ordering is Natural. Only one of residuals_before(), residuals() and
@@ -59,7 +61,7 @@ class Factorization {
           n_(gram.rows()),
           consumed_cross_(std::move(cross)),
           consumed_stream_cross_(std::move(stream_cross)),
-          status_(factor(std::as_const(gram).view(), std::move(gram), key)) {}
+          status_(factor(std::as_const(gram).view(), std::move(gram), key, {})) {}
 
     Status status() const { return status_; }
     double damping() const { return damping_; }
@@ -84,30 +86,36 @@ class Factorization {
 
     /// M' in the order of quantization: the strict lower triangle is to be read.
     MatrixView<const T> residuals_before() const {
-        const std::lock_guard lock(mutex_);
-        if (residuals_before_.rows() == 0) {
-            Matrix m = cross_transposed();
-            solve_lower_triangle(m.view());
-            residuals_before_ = std::move(m);
-        }
-        return std::as_const(residuals_before_).view();
+        return residuals_before([&](MatrixView<T> m) { solve_lower_triangle(m); });
+    }
+
+    /// The same, by means other than a solve unless it is there: compute(D') makes it M'.
+    template <class Compute>
+    MatrixView<const T> residuals_before(Compute compute) const {
+        return computed_once(residuals_before_, compute);
     }
 
     /// All of M' in the order of quantization.
     MatrixView<const T> residuals() const {
-        const std::lock_guard lock(mutex_);
-        if (residuals_.rows() == 0) {
-            Matrix m = cross_transposed();
-            backend_.solve_upper(factor(), m.view());
-            residuals_ = std::move(m);
-        }
-        return std::as_const(residuals_).view();
+        return residuals([&](MatrixView<T> m) { backend_.solve_upper(factor(), m); });
+    }
+
+    /// The same, by means other than a solve unless it is there: compute(D') makes it M'.
+    template <class Compute>
+    MatrixView<const T> residuals(Compute compute) const {
+        return computed_once(residuals_, compute);
     }
 
     /// Whether residuals() has been asked for, so that it costs nothing.
     bool has_residuals() const {
         const std::lock_guard lock(mutex_);
         return residuals_.rows() != 0;
+    }
+
+    /// The same of residuals_before().
+    bool has_residuals_before() const {
+        const std::lock_guard lock(mutex_);
+        return residuals_before_.rows() != 0;
     }
 
     /// D' in the order of quantization, rows and columns of dead inputs cleared.
@@ -130,7 +138,19 @@ class Factorization {
     }
 
   private:
-    Status factor(MatrixView<const T> gram, Matrix&& consumed, const FactorizationKey& key) {
+    template <class Compute>
+    MatrixView<const T> computed_once(Matrix& kept, Compute compute) const {
+        const std::lock_guard lock(mutex_);
+        if (kept.rows() == 0) {
+            Matrix m = cross_transposed();
+            compute(m.view());
+            kept = std::move(m);
+        }
+        return std::as_const(kept).view();
+    }
+
+    Status factor(MatrixView<const T> gram, Matrix&& consumed, const FactorizationKey& key,
+                  const CholeskyStep<T>& cholesky) {
         std::vector<T> diagonal = backend_.diagonal(gram);
         if (!all_finite(diagonal) || !rows_are_finite(gram)) return Status::NonFiniteMoments;
         if (cross_.data && !rows_are_finite(cross_)) return Status::NonFiniteMoments;
@@ -164,7 +184,7 @@ class Factorization {
         }
         gram_ = FactoredGram<T, B>(std::move(consumed), std::move(permuted));
         damping_ = key.damping.initial;
-        for (retries_ = 0; !gram_.factor(backend_, static_cast<T>(damping_ * mean)); ++retries_) {
+        for (retries_ = 0; !gram_.factor(backend_, static_cast<T>(damping_ * mean), cholesky); ++retries_) {
             if (retries_ == key.damping.max_retries) return Status::NotPositiveDefinite;
             damping_ = key.damping.next(damping_);
         }

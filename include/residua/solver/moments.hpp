@@ -177,6 +177,32 @@ class Moments {
         tokens_ += other.tokens_;
     }
 
+    /// Which sums there are beside H.
+    struct Kind {
+        bool reference = false;  ///< D
+        Index stream_width = 0;  ///< rows of D_h; 0: there is none
+
+        friend bool operator==(const Kind&, const Kind&) = default;
+    };
+    Kind kind() const { return {has_reference(), stream_cross_.rows()}; }
+
+    /// Hands H, D and D_h to `change`, which puts sums over other batches in their place by means of its own, as
+    /// those of several devices or processes: change(H, D, D_h). Of H the upper triangle counts; the others are
+    /// empty unless `kind` has them, and 0 where no batch had. `tokens`: of the sums afterwards.
+    template <class Change>
+    void replace(Index tokens, const Kind& kind, Change change) {
+        require_memory("Moments::replace: the moments were");
+        require(tokens >= 0, "Moments::replace: tokens is", tokens, "at least 0");
+        require(tokens_ == 0 || kind == this->kind(), "Moments::replace: kind is", "another one",
+                "that of the batches before");
+        update([&] {
+            if (cross_.rows() != (kind.reference ? n_ : 0)) cross_ = zeros(kind.reference ? n_ : 0);
+            if (stream_cross_.rows() != kind.stream_width) stream_cross_ = zeros(kind.stream_width);
+            change(gram_.view(), cross_.view(), stream_cross_.view());
+        });
+        tokens_ = tokens;
+    }
+
     /// H, both triangles, where the backend keeps it; an empty view where a solver has used it up.
     MatrixView<const T> gram() const {
         if (!has_memory()) return {};
@@ -191,16 +217,25 @@ class Moments {
     MatrixView<const T> stream_cross() const { return std::as_const(stream_cross_).view(); }
 
     /// H as R R', made at the first call and kept until the moments change or another key is asked for.
-    std::shared_ptr<const Factorization<T, B>> factorization(const FactorizationKey& key) const {
+    /// `cholesky`, if given, computes R, see Factorization.
+    std::shared_ptr<const Factorization<T, B>> factorization(const FactorizationKey& key,
+                                                             const CholeskyStep<T>& cholesky = {}) const {
         require_memory("Moments::factorization: the moments were");
         const std::lock_guard lock(mutex());
         if (!state_->factorization || !(state_->key == key)) {
             state_->factorization.reset();  // before the next one takes its memory
-            state_->factorization = std::make_shared<const Factorization<T, B>>(*backend_, mirrored_gram(),
-                                                                                cross(), key, stream_cross());
+            state_->factorization = std::make_shared<const Factorization<T, B>>(
+                *backend_, mirrored_gram(), cross(), key, stream_cross(), cholesky);
             state_->key = key;
         }
         return state_->factorization;
+    }
+
+    /// Whether factorization(key) costs nothing.
+    bool has_factorization(const FactorizationKey& key) const {
+        if (!has_memory()) return false;
+        const std::lock_guard lock(mutex());
+        return state_->factorization && state_->key == key;
     }
 
     /// H as R R' in the memory of the moments, which are empty afterwards.
@@ -283,12 +318,13 @@ class Moments {
 
     /// Adds sums of which there may be none; what batches without a token left in `to` is of no account.
     void merge(const Matrix& from, Matrix& to) {
-        if (from.rows() != to.rows()) to = from.rows() > 0 ? zeros(from.rows()) : Matrix();
+        if (from.rows() != to.rows()) to = zeros(from.rows());
         if (from.rows() > 0) backend_->add(from.view(), to.view());
     }
 
-    /// (rows, in_features)
+    /// (rows, in_features); nothing for no rows
     Matrix zeros(Index rows) const {
+        if (rows == 0) return {};
         Matrix matrix = backend_->template workspace<T>(rows, n_);
         backend_->set_zero(matrix.view());
         return matrix;

@@ -33,16 +33,11 @@ void add_objective(B& backend, MatrixView<const T> h, MatrixView<const T> error,
         sum.asymmetric = sum.asymmetric.value_or(0) + symmetric + 2 * backend.dot(error, shifted);
 }
 
-}  // namespace detail
-
-/// Objectives on the tokens of `moments` of quantized matrices in place of `weights` (out_features,
-/// in_features).
-///
-/// Costs m n^2 operations each, and 2 m n^2 once if the moments have reference inputs. Throws
-/// std::invalid_argument where shapes do not match, those of the moments' residual stream too.
+/// objectives() of rows of a layer, `first_row` and those behind it.
 template <Element In, Real T, Backend<T> B, Grid<T> G>
-std::vector<Objective> objectives(const Moments<T, B>& moments, MatrixView<const In> weights,
-                                  std::initializer_list<const QuantizedMatrix<T, B, G>*> candidates) {
+std::vector<Objective> objectives_of_rows(const Moments<T, B>& moments, MatrixView<const In> weights,
+                                          Index first_row,
+                                          std::initializer_list<const QuantizedMatrix<T, B, G>*> candidates) {
     constexpr Index block = 512;
     const Index n = moments.in_features();
     const Index m = weights.rows;
@@ -57,9 +52,6 @@ std::vector<Objective> objectives(const Moments<T, B>& moments, MatrixView<const
     }
 
     const MatrixView<const T> stream = moments.stream_cross();
-    require(!stream.data || stream.rows == m, "objectives: weights has rows:", m,
-            std::to_string(stream.rows) + " (columns of the residual stream)");
-
     B& backend = moments.backend();
     const bool shifts = moments.has_reference() || moments.has_residual_stream();
     const Index slab = std::min(m, backend.slab_rows(n, m));
@@ -78,7 +70,8 @@ std::vector<Objective> objectives(const Moments<T, B>& moments, MatrixView<const
         const MatrixView<const T> w = part(original);
         backend.load_columns(weights.row_range(first, rows), natural, part(original), flag.view().data);
         if (stream.data)
-            backend.load_columns(stream.row_range(first, rows), natural, part(shifted), flag.view().data);
+            backend.load_columns(stream.row_range(first_row + first, rows), natural, part(shifted),
+                                 flag.view().data);
         if (moments.has_reference())
             backend.multiply(T(1), Transpose::Yes, moments.cross(), w, T(stream.data ? 1 : 0), part(shifted));
         auto sum = sums.begin();
@@ -99,6 +92,23 @@ std::vector<Objective> objectives(const Moments<T, B>& moments, MatrixView<const
         }
     }
     return sums;
+}
+
+}  // namespace detail
+
+/// Objectives on the tokens of `moments` of quantized matrices in place of `weights` (out_features,
+/// in_features).
+///
+/// Costs m n^2 operations each, and 2 m n^2 once if the moments have reference inputs. Throws
+/// std::invalid_argument where shapes do not match, those of the moments' residual stream too.
+template <Element In, Real T, Backend<T> B, Grid<T> G>
+std::vector<Objective> objectives(const Moments<T, B>& moments, MatrixView<const In> weights,
+                                  std::initializer_list<const QuantizedMatrix<T, B, G>*> candidates) {
+    const Index rows = moments.stream_cross().rows;
+    require(!moments.has_residual_stream() || rows == weights.rows,
+            "objectives: weights has rows:", weights.rows,
+            std::to_string(rows) + " (columns of the residual stream)");
+    return detail::objectives_of_rows(moments, weights, 0, candidates);
 }
 
 /// The objective of one quantized matrix.

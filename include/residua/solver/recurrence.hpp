@@ -44,9 +44,10 @@ class Recurrence {
         if (ClipSearch(grid_.clip).by_loss() && !groups_.members.empty()) weigh_columns();
     }
 
-    /// Fills `result` with codes and parameters, or with the status that says why not.
+    /// Fills `result` with codes and parameters, or with the status that says why not. `first_row`: of the layer, the
+    /// first one of `weights`.
     template <Element In>
-    void run(MatrixView<const In> weights, QuantizedMatrix<T, B, G>& result) {
+    void run(MatrixView<const In> weights, Index first_row, QuantizedMatrix<T, B, G>& result) {
         B& backend = f_.backend();
         const Index m = weights.rows;
         const Index slab = std::min(m, backend.slab_rows(n_, m));
@@ -62,7 +63,7 @@ class Recurrence {
         Status& status = result.report.status;
         for (Index first = 0; first < m && status == Status::Success; first += slab) {
             const Index rows = std::min(slab, m - first);
-            status = solve_slab(backend, weights.row_range(first, rows), first);
+            status = solve_slab(backend, weights.row_range(first, rows), first_row + first);
             const MatrixView<Code> codes = result.codes.view().row_range(first, rows);
             backend.store_columns(std::as_const(codes_).view().block(0, 0, n_, rows), f_.order(), codes);
             if (refiner_ && status == Status::Success) {

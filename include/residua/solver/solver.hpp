@@ -85,18 +85,35 @@ class Solver {
     template <class In, Grid<T> G>
     requires Element<std::remove_const_t<In>>
     [[nodiscard]] QuantizedMatrix<T, B, G> quantize(MatrixView<In> w, const G& grid) const {
+        check(read_only(w));
+        check_stream(w.rows);
+        return quantize_rows(w, 0, grid);
+    }
+
+    /// quantize() of some rows of a layer alone, for several to share its work: w are its output rows
+    /// [first_row, first_row + w.rows).
+    template <class In, Grid<T> G>
+    requires Element<std::remove_const_t<In>>
+    [[nodiscard]] QuantizedMatrix<T, B, G> quantize_rows(MatrixView<In> w, Index first_row,
+                                                         const G& grid) const {
         const auto weights = read_only(w);
         check(weights);
+        const Index stream_width = moments().stream_cross().rows;
+        require(first_row >= 0 && (!moments().has_residual_stream() || first_row + w.rows <= stream_width),
+                "Solver::quantize_rows: first_row is", first_row,
+                "at least 0, the rows within the columns of the residual stream");
         grid.validate();
         B& backend = moments().backend();
         const auto start = backend.timestamp();
         const auto factorization = moments().factorization(FactorizationKey(options_for<G>()));
-        auto result = solve(weights, grid, *factorization, moments().tokens(), start);
+        auto result = solve(weights, first_row, grid, *factorization, start);
+        result.report.tokens = moments().tokens();
         if (result && options_.report_objective) {
             const auto swept = backend.timestamp();
             const auto rounded = round_weights<T>(backend, weights, grid, options_.group_size);
-            const auto values = rounded ? objectives(moments(), weights, {&rounded, &result})
-                                        : objectives(moments(), weights, {&result});
+            const auto values =
+                rounded ? detail::objectives_of_rows(moments(), weights, first_row, {&rounded, &result})
+                        : detail::objectives_of_rows(moments(), weights, first_row, {&result});
             if (rounded) result.report.round_to_nearest = values.front();
             result.report.objective = values.back();
             result.report.seconds.objective = backend.seconds(swept, backend.timestamp());
@@ -115,6 +132,7 @@ class Solver {
         grid.validate();
         require(owned_.has_value(), "Solver::quantize_and_consume: the solver's moments are", "shared",
                 "its own");
+        check_stream(weights.rows);
         require(!options_.report_objective, "Solver::quantize_and_consume: report_objective is", "true",
                 "false, for the objective needs H");
         require(M::residuals != Residuals::OfColumnsBefore || options_.refinement.rounds == 0,
@@ -124,7 +142,9 @@ class Solver {
         const Index tokens = moments().tokens();
         const auto start = backend.timestamp();
         const auto factorization = owned_->consume(FactorizationKey(options_for<G>()));
-        return or_rounded(solve(weights, grid, *factorization, tokens, start), backend, weights);
+        auto result = solve(weights, 0, grid, *factorization, start);
+        result.report.tokens = tokens;
+        return or_rounded(std::move(result), backend, weights);
     }
 
   private:
@@ -160,13 +180,12 @@ class Solver {
     }
 
     template <Element In, Grid<T> G>
-    QuantizedMatrix<T, B, G> solve(MatrixView<const In> weights, const G& grid,
-                                   const Factorization<T, B>& factorization, Index tokens,
+    QuantizedMatrix<T, B, G> solve(MatrixView<const In> weights, Index first_row, const G& grid,
+                                   const Factorization<T, B>& factorization,
                                    typename B::Timestamp start) const {
         B& backend = factorization.backend();
         QuantizedMatrix<T, B, G> result{.grid = grid};
         Report& report = result.report;
-        report.tokens = tokens;
         report.asymmetric_target = M::residuals != Residuals::None ||
                                    (factorization.stream_cross().data && options_.stream_alpha > 0);
         report.status = factorization.status();
@@ -183,7 +202,7 @@ class Solver {
         detail::Recurrence<M, T, B, G> recurrence(method_, grid, options, factorization);
         recurrence.prepare(weights.rows);
         const auto factored = backend.timestamp();
-        recurrence.run(weights, result);
+        recurrence.run(weights, first_row, result);
         const auto swept = backend.timestamp();
         report.seconds.factorize = backend.seconds(start, factored);
         report.seconds.sweep = backend.seconds(factored, swept) - report.seconds.refine;
@@ -196,14 +215,18 @@ class Solver {
         require(weights.rows >= 1, "Solver::quantize: weights has rows:", weights.rows, "at least 1");
         require(moments().tokens() >= 1, "Solver::quantize: accumulated tokens:", moments().tokens(),
                 "at least 1: call accumulate(x)");
-        const Index stream_width = moments().stream_cross().rows;
-        require(!moments().has_residual_stream() || weights.rows == stream_width,
-                "Solver::quantize: weights has rows:", weights.rows,
-                std::to_string(stream_width) + " (columns of the residual stream)");
         if (M::residuals == Residuals::None || moments().has_reference()) return;
         throw std::invalid_argument(
             std::string("residua: ") + M::name +
             " needs the full-precision inputs x_fp beside x: call accumulate(x, x_fp)");
+    }
+
+    /// That all rows of a layer are those that the residual stream is of.
+    void check_stream(Index rows) const {
+        const Index stream_width = moments().stream_cross().rows;
+        require(!moments().has_residual_stream() || rows == stream_width,
+                "Solver::quantize: weights has rows:", rows,
+                std::to_string(stream_width) + " (columns of the residual stream)");
     }
 
     std::optional<Moments<T, B>> owned_;
