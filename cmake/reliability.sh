@@ -37,13 +37,13 @@ compilers() {
 }
 
 aarch64() {
-    local catch room
+    local room
     mkdir -p "$build/aarch64"
     for room in core io solver; do
         local sources=() source
         while IFS= read -r source; do sources+=("$source"); done < <(find tests/$room -name '*.cpp' | sort)
-        printf '#include "%s"\n' "${sources[@]/#/$PWD/}" tests/main.cpp > "$build/aarch64/$room.cpp"
-        sed -i "s|\"tests/main.cpp\"|\"$PWD/tests/main.cpp\"|" "$build/aarch64/$room.cpp"
+        # main.cpp first: with Catch2 2 it is the one that defines what the others use
+        printf '#include "%s"\n' "$PWD/tests/main.cpp" "${sources[@]/#/$PWD/}" > "$build/aarch64/$room.cpp"
         aarch64-linux-gnu-g++ -std=c++20 -O1 -Wall -Wextra -Iinclude -Itests -Iexamples -isystem "$eigen" \
             -idirafter /usr/include -static -DRESIDUA_TEST_FLOAT_ONLY \
             -DRESIDUA_TEST_DATA_DIR="\"$PWD/tests/data\"" -DRESIDUA_EXAMPLE_DATA_DIR="\"$PWD/examples/data\"" \

@@ -1,7 +1,5 @@
 #pragma once
 
-#include <atomic>
-
 #include "residua/backends/backend.hpp"
 #include "residua/backends/host/matrices.hpp"
 #include "residua/backends/host/refine.hpp"
@@ -36,7 +34,7 @@ class HostBackend : public detail::HostMatrices {
                 if constexpr (Real<U>) {
                     int finite = 1;
                     for (Index k = 0; k < count; ++k) finite &= detail::is_finite(values[k]);
-                    if (!finite && flag) raise(flag);
+                    if (!finite && flag) detail::raise_flag(flag);
                 }
             },
             [&](Index k, Index first, Index count, const U* values) {
@@ -161,8 +159,6 @@ class HostBackend : public detail::HostMatrices {
         constexpr Index L = detail::lanes::width<T>;
         tasks((count + L - 1) / L, [&](Index t) { body(t * L, std::min(L, count - t * L)); });
     }
-
-    static void raise(Code* flag) { std::atomic_ref<Code>(*flag).store(1, std::memory_order_relaxed); }
 };
 
 }  // namespace residua

@@ -99,4 +99,12 @@ class Executor {
     ParallelFor parallel_for_;
 };
 
+namespace detail {
+
+/// *flag = 1, which several tasks may do at a time. What std::atomic_ref does, too, but libc++ has that from its
+/// version 19 on only.
+inline void raise_flag(Code* flag) { __atomic_store_n(flag, Code(1), __ATOMIC_RELAXED); }
+
+}  // namespace detail
+
 }  // namespace residua

@@ -1,9 +1,9 @@
 #pragma once
 
 #include <algorithm>
-#include <atomic>
 #include <vector>
 
+#include "residua/backends/host/executor.hpp"
 #include "residua/backends/host/fit.hpp"
 #include "residua/backends/sweep_block.hpp"
 #include "residua/methods/method.hpp"
@@ -187,7 +187,7 @@ class SweepTile {
         }
         Code* codes = b_.codes.row(b_.begin + k) + first;
         for (Index l = 0; l < active; ++l) codes[l] = static_cast<Code>(code[l]);
-        if (!finite) std::atomic_ref<Code>(*b_.overflow).store(1, std::memory_order_relaxed);
+        if (!finite) raise_flag(b_.overflow);
     }
 
     /// Replaces v = c by the view v' that later blocks have, of which the block's own columns know nothing:
