@@ -98,7 +98,7 @@ def main():
         assert "another rank hangs" in err, err
 
         code, _, err = finish(start(2, root / "1", *ordered))  # refused by rank 0 alone
-        assert code != 0 and "expected --resume, or another folder" in err, err
+        assert code != 0 and "exists, expected --resume" in err, err
     print("1 passed, 0 failed")
 
 
