@@ -18,7 +18,8 @@ using namespace residua::test;
 namespace {
 
 const std::filesystem::path official = std::filesystem::path(RESIDUA_TEST_DATA_DIR) / "official.safetensors";
-const std::filesystem::path layer = std::filesystem::path(RESIDUA_EXAMPLE_DATA_DIR) / "layer.safetensors";
+const std::filesystem::path example_layer =
+    std::filesystem::path(RESIDUA_EXAMPLE_DATA_DIR) / "layer.safetensors";
 
 // The errno of the FileError that opening ends in; 0 where it ends well.
 int error_of_opening(const std::filesystem::path& path) {
@@ -55,7 +56,7 @@ TEST_CASE("the published codes' results are read", "[safetensors]") {
 }
 
 TEST_CASE("the example layer is read", "[safetensors]") {
-    const io::SafetensorsFile file(layer);
+    const io::SafetensorsFile file(example_layer);
     CHECK(file.names() == std::vector<std::string>{"weight", "x", "x_fp"});
     CHECK(file.metadata().at("name") == "model.layers.3.mlp.up_proj");
     const auto x = file.matrix_view<bfloat16>("x");
@@ -68,7 +69,7 @@ TEST_CASE("the example layer is read", "[safetensors]") {
 
 TEST_CASE("views survive a move of their file", "[safetensors]") {
     static_assert(!std::is_copy_constructible_v<io::SafetensorsFile>);
-    io::SafetensorsFile file(layer);
+    io::SafetensorsFile file(example_layer);
     const auto x = file.matrix_view<bfloat16>("x");
     io::SafetensorsFile moved = std::move(file);
     CHECK(moved.matrix_view<bfloat16>("x").data == x.data);

@@ -25,12 +25,13 @@ struct Fast : EigenBackend {
     }
 };
 
-constexpr Index n = 5;
+constexpr Index gram_size = 5;
 
-std::vector<double> gram() {
-    std::vector<double> h(n * n);
-    for (Index i = 0; i < n; ++i)
-        for (Index j = 0; j < n; ++j) h[std::size_t(i * n + j)] = (i == j ? 2.0 : 0.3) + 0.1 * double(i + j);
+std::vector<double> small_gram() {
+    std::vector<double> h(gram_size * gram_size);
+    for (Index i = 0; i < gram_size; ++i)
+        for (Index j = 0; j < gram_size; ++j)
+            h[std::size_t(i * gram_size + j)] = (i == j ? 2.0 : 0.3) + 0.1 * double(i + j);
     return h;
 }
 
@@ -39,11 +40,11 @@ std::vector<double> gram() {
 TEST_CASE("A factorization that fails fast is done again", "[factored_gram]") {
     Fast backend;
     std::vector<double> diagonal;
-    for (Index i = 0; i < n; ++i) diagonal.push_back(gram()[std::size_t(i * n + i)]);
+    for (Index i = 0; i < gram_size; ++i) diagonal.push_back(small_gram()[std::size_t(i * gram_size + i)]);
     const auto factored = [&](std::optional<bool> outcome, int tries) {
         backend.outcome = outcome;
-        auto matrix = backend.allocate<double>(n, n);
-        backend.write(gram(), matrix.view());
+        auto matrix = backend.allocate<double>(gram_size, gram_size);
+        backend.write(small_gram(), matrix.view());
         FactoredGram<double, Fast> result(std::move(matrix), diagonal);
         for (int t = 1; t <= tries; ++t) CHECK(result.factor(backend, 0.5 * t));
         CHECK(result.is_fast() == (outcome == true));
