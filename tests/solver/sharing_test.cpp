@@ -122,8 +122,9 @@ TEST_CASE("A report without objectives costs none", "[solver][sharing]") {
     CHECK_FALSE(without.report.round_to_nearest.has_value());
     CHECK(without.report.seconds.objective == 0);
     CHECK(without.counts.factorizations == 1);
-    CHECK(without.counts.products == 4);  // before the one panel, and after each of its 4 blocks but the last
-    CHECK(without.counts.fits == 0);      // the sweep's own
+    // whether H and D are finite; before the one panel, and after each of its 4 blocks but the last
+    CHECK(without.counts.products == 6);
+    CHECK(without.counts.fits == 0);  // the sweep's own
     CHECK(without.counts.roundings == 0);
     CHECK(without.counts.dots == 0);
 
