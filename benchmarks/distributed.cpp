@@ -25,6 +25,8 @@
 #endif
 #include <residua/distributed.hpp>
 
+#include "random.hpp"
+
 namespace {
 
 using namespace residua;
@@ -74,20 +76,10 @@ double median_seconds(Device& device, Ranks& ranks, const std::function<void()>&
     return seconds[5];
 }
 
-/// Values in [-1, 1) around a state that carries over, as neighbouring activations are correlated.
-Device::Matrix<Input> random_values(Device& device, Index rows, Index cols, float carry, std::uint64_t seed) {
-    std::vector<Input> values(static_cast<std::size_t>(rows * cols));
-    std::uint64_t random = seed * 0x9e3779b97f4a7c15u + 1;
-    float state = 0;
-    for (Input& v : values) {
-        random ^= random << 13;
-        random ^= random >> 7;
-        random ^= random << 17;
-        state = carry * state + float(std::int64_t(random)) * 0x1p-63f;
-        v = Input(state);
-    }
+/// Random values where the backend computes.
+Device::Matrix<Input> random_on(Device& device, Index rows, Index cols, float carry, std::uint64_t seed) {
     auto matrix = device.allocate<Input>(rows, cols);
-    device.write(values, matrix.view());
+    device.write(bench::random_matrix<Input>(rows, cols, carry, seed), matrix.view());
     return matrix;
 }
 
@@ -117,7 +109,7 @@ void reduce(Device& device, Ranks& ranks) {
         matrix = {};
 
         Moments<float, Device> moments(device, n);
-        const auto x = random_values(device, 256, n, 0.8f, 1), x_fp = random_values(device, 256, n, 0.8f, 2);
+        const auto x = random_on(device, 256, n, 0.8f, 1), x_fp = random_on(device, 256, n, 0.8f, 2);
         moments.accumulate(x.view(), x_fp.view());
         const double all = double(half) + double(n * n);
         row("all_reduce(moments), fast", n, all, ring, timed([&] { all_reduce(moments, ranks); }));
@@ -143,9 +135,9 @@ class Model {
     Model(Device& device, Ranks& ranks) : device_(device), ranks_(ranks) {
         for (const Index n : {hidden, intermediate}) {
             for (std::uint64_t i = 0; i < batches; ++i) {
-                inputs_[n == intermediate].push_back(random_values(device, window, n, 0.8f, 10 + i));
+                inputs_[n == intermediate].push_back(random_on(device, window, n, 0.8f, 10 + i));
                 // deviations of about a tenth would need a kernel; another draw costs the same operations
-                references_[n == intermediate].push_back(random_values(device, window, n, 0.8f, 20 + i));
+                references_[n == intermediate].push_back(random_on(device, window, n, 0.8f, 20 + i));
             }
         }
         const std::vector<std::pair<Index, std::vector<Index>>> shapes = {
@@ -156,7 +148,7 @@ class Model {
         std::uint64_t seed = 100;
         for (const auto& [n, rows] : shapes) {
             auto& group = weights_.emplace_back();
-            for (const Index m : rows) group.push_back(random_values(device, m, n, 0, ++seed));
+            for (const Index m : rows) group.push_back(random_on(device, m, n, 0, ++seed));
         }
     }
 

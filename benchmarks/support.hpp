@@ -17,6 +17,7 @@
 #endif
 
 #include "../examples/support/solvers.hpp"
+#include "random.hpp"
 
 /// What every benchmark is made of. The same sources serve the CPU and CUDA backends.
 namespace bench {
@@ -65,23 +66,6 @@ inline void reset_peak_memory(Device& device = backend()) {
 #endif
     std::ofstream("/proc/self/clear_refs") << 5;
 #endif
-}
-
-/// Host values in [-1, 1) around a random state that carries over from one column to the next, as
-/// neighbouring activations are correlated in real layers.
-template <class T = Scalar>
-std::vector<T> random_matrix(Index rows, Index cols, Scalar carry, std::uint64_t seed) {
-    std::vector<T> values(std::size_t(rows * cols));
-    std::uint64_t random = seed * 0x9e3779b97f4a7c15u + 1;
-    Scalar state = 0;
-    for (T& v : values) {
-        random ^= random << 13;
-        random ^= random >> 7;
-        random ^= random << 17;
-        state = carry * state + Scalar(std::int64_t(random)) * Scalar(0x1p-63);
-        v = T(state);
-    }
-    return values;
 }
 
 /// Random values where the backend computes. Every few thousand rows they repeat.
