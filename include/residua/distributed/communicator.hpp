@@ -1,10 +1,14 @@
 #pragma once
 
+#include <chrono>
 #include <concepts>
 #include <cstddef>
+#include <cstdio>
 #include <span>
 #include <stdexcept>
 #include <string>
+
+#include "residua/core/error.hpp"
 
 namespace residua {
 
@@ -23,6 +27,30 @@ class CommunicationError : public std::runtime_error {
 
 /// In the place of a rank that receives: all of them do.
 inline constexpr int every_rank = -1;
+
+/// What communicators on an engine have in common; `name` is theirs.
+namespace detail {
+
+inline void require_receiver(const std::string& name, const char* operation, int to, int size) {
+    require(to >= every_rank && to < size, name + "::" + operation + ": to is", to, "a rank, or every_rank");
+}
+
+inline void require_sender(const std::string& name, int from, int size) {
+    require(from >= 0 && from < size, name + "::broadcast: from is", from, "a rank");
+}
+
+inline void require_timeout(const std::string& name, std::chrono::duration<double> timeout) {
+    require(timeout.count() > 0, name + ": timeout is", timeout.count(), "a positive number of seconds");
+}
+
+/// The message of a rank that ends all of them. Throws CommunicationError where it is alone.
+inline void announce_end(int rank, int size, const std::string& message) {
+    if (size == 1) throw CommunicationError(0, message);
+    std::fprintf(stderr, "rank %d of %d ends the run: %s\n", rank, size, message.c_str());
+    std::fflush(stderr);
+}
+
+}  // namespace detail
 
 /// Ranks that work together, and what moves their bytes. The operations are collective: every rank calls the
 /// same ones in the same order with the same sizes, and none goes on from one before its own part is done.

@@ -76,8 +76,7 @@ class MPICommunicator {
     }
 
     void set_timeout(std::chrono::duration<double> timeout) {
-        require(timeout.count() > 0, "MPICommunicator: timeout is", timeout.count(),
-                "a positive number of seconds");
+        detail::require_timeout(name, timeout);
         timeout_ = timeout;
     }
 
@@ -97,7 +96,7 @@ class MPICommunicator {
 
     template <Real U>
     void sum(std::span<U> values, int to) {
-        require_rank("sum", to);
+        detail::require_receiver(name, "sum", to, size_);
         in_pieces("a sum", values, [&](U* data, int count, MPI_Request* request) {
             if (to == every_rank)
                 return MPI_Iallreduce(MPI_IN_PLACE, data, count, type<U>(), MPI_SUM, ranks_, request);
@@ -109,7 +108,7 @@ class MPICommunicator {
 
     template <class U>
     void broadcast(std::span<U> values, int from) {
-        require(from >= 0 && from < size_, "MPICommunicator::broadcast: from is", from, "a rank");
+        detail::require_sender(name, from, size_);
         in_pieces("a broadcast", values, [&](U* data, int count, MPI_Request* request) {
             return MPI_Ibcast(data, count, type<U>(), from, ranks_, request);
         });
@@ -128,7 +127,7 @@ class MPICommunicator {
 
     template <Real U>
     void gather(std::span<const U> piece, std::span<U> all, int to) {
-        require_rank("gather", to);
+        detail::require_receiver(name, "gather", to, size_);
         const bool receives = to == every_rank || to == rank_;
         const auto total = piece.size() * static_cast<std::size_t>(size_);
         const int count = piece_of("gather", total, receives ? all.size() : total);
@@ -146,15 +145,14 @@ class MPICommunicator {
     }
 
     [[noreturn]] void abort(const std::string& message) {
-        if (size_ == 1) throw CommunicationError(0, message);
-        std::fprintf(stderr, "rank %d of %d ends the run: %s\n", rank_, size_, message.c_str());
-        std::fflush(stderr);
+        detail::announce_end(rank_, size_, message);
         MPI_Abort(ranks_, 1);
         std::abort();
     }
 
   private:
     using Clock = std::chrono::steady_clock;
+    static constexpr const char* name = "MPICommunicator";
 
     template <class U>
     static MPI_Datatype type() {
@@ -162,11 +160,6 @@ class MPICommunicator {
         if constexpr (std::is_same_v<U, double>) return MPI_DOUBLE;
         static_assert(Real<U> || std::is_same_v<U, std::byte>);
         return MPI_BYTE;
-    }
-
-    void require_rank(const char* operation, int to) const {
-        require(to >= every_rank && to < size_, std::string("MPICommunicator::") + operation + ": to is", to,
-                "a rank, or every_rank");
     }
 
     /// Elements of one of size() pieces of a buffer, whose length the other one must have too.

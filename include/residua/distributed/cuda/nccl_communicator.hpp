@@ -110,8 +110,7 @@ class NCCLCommunicator {
     }
 
     void set_timeout(std::chrono::duration<double> timeout) {
-        require(timeout.count() > 0, "NCCLCommunicator: timeout is", timeout.count(),
-                "a positive number of seconds");
+        detail::require_timeout(name, timeout);
         timeout_ = timeout;
     }
 
@@ -120,7 +119,7 @@ class NCCLCommunicator {
 
     template <Real U>
     void sum(std::span<U> values, int to) {
-        require_rank("sum", to);
+        detail::require_receiver(name, "sum", to, size());
         const OnDevice<U> near(backend_, values, true);
         if (to == every_rank) {
             run("ncclAllReduce", [&] {
@@ -138,7 +137,7 @@ class NCCLCommunicator {
 
     template <class U>
     void broadcast(std::span<U> values, int from) {
-        require(from >= 0 && from < size(), "NCCLCommunicator::broadcast: from is", from, "a rank");
+        detail::require_sender(name, from, size());
         const OnDevice<U> near(backend_, values, from == rank());
         run("ncclBroadcast", [&] {
             return ncclBroadcast(near.data(), near.data(), values.size(), type<U>(), from, ranks_, stream());
@@ -170,7 +169,7 @@ class NCCLCommunicator {
 
     template <Real U>
     void gather(std::span<const U> piece, std::span<U> all, int to) {
-        require_rank("gather", to);
+        detail::require_receiver(name, "gather", to, size());
         const bool receives = to == every_rank || to == rank();
         require(!receives || all.size() == piece.size() * static_cast<std::size_t>(size()),
                 "NCCLCommunicator::gather: elements of all:", all.size(),
@@ -199,14 +198,13 @@ class NCCLCommunicator {
 
     /// The message, and the end of this process. The others end when they wait for it, after their timeout.
     [[noreturn]] void abort(const std::string& message) {
-        if (size() == 1) throw CommunicationError(0, message);
-        std::fprintf(stderr, "rank %d of %d ends the run: %s\n", rank(), size(), message.c_str());
-        std::fflush(stderr);
+        detail::announce_end(rank(), size(), message);
         std::_Exit(1);
     }
 
   private:
     using Clock = std::chrono::steady_clock;
+    static constexpr const char* name = "NCCLCommunicator";
 
     /// Values where the GPU is: they themselves, or a copy of those in host memory.
     template <class U>
@@ -272,11 +270,6 @@ class NCCLCommunicator {
     }
 
     cudaStream_t stream() const { return backend_.stream(); }
-
-    void require_rank(const char* operation, int to) const {
-        require(to >= every_rank && to < size(), std::string("NCCLCommunicator::") + operation + ": to is",
-                to, "a rank, or every_rank");
-    }
 
     template <class Start>
     void run(const char* call, Start start) {
