@@ -54,7 +54,8 @@ struct DistributedLayer {
 ///
 ///     residua::MPICommunicator ranks;
 ///     residua::DistributedQuantizer<float, residua::EigenBackend, residua::MPICommunicator> quantizer(cpu, ranks);
-///     const auto layers = quantizer.quantize<float>({{&attention, {q, k, v}}, {&mlp, {gate, up}}}, grid, options, residua::QEP{});
+///     const auto layers = quantizer.quantize<float>({{&attention, {q, k, v}}, {&mlp, {gate, up}}}, grid,
+///                                                   options, residua::QEP{});
 ///     // layers[0][2].layer.codes are those of v, on every rank
 ///
 /// All calls are collective: every rank makes them with the same weights, grid, options and method. Costs of a

@@ -80,8 +80,8 @@ class Solver {
     /// Quantizes the weights w (out_features, in_features) onto `grid`.
     ///
     /// Throws std::invalid_argument if the shape does not match, no token was accumulated, the method needs
-    /// reference inputs that the moments lack, their residual stream is another layer's, or the grid has groups of another size than
-    /// SolverOptions::group_size. Everything numerical is in the report.
+    /// reference inputs that the moments lack, their residual stream is another layer's, or the grid has groups
+    /// of another size than SolverOptions::group_size. Everything numerical is in the report.
     template <class In, Grid<T> G>
     requires Element<std::remove_const_t<In>>
     [[nodiscard]] QuantizedMatrix<T, B, G> quantize(MatrixView<In> w, const G& grid) const {
