@@ -171,12 +171,12 @@ class Model {
                 auto& group = groups.emplace_back(Quantizer::Group<Input>{&sums[g], {}});
                 for (const auto& w : weights_[g]) group.weights.push_back(w.view());
             }
+            const IntegerGrid grid{.bits = 4};
             const auto solve = [&](const Moments<float, Device>& moments, MatrixView<const Input> rows,
                                    Index first) {
-                return Solver<M, float, Device>(moments, {}, {})
-                    .quantize_rows(rows, first, IntegerGrid{.bits = 4});
+                return Solver<M, float, Device>(moments, {}, {}).quantize_rows(rows, first, grid);
             };
-            const auto solution = quantizer.solve_rows(groups, {}, M::residuals, solve);
+            const auto solution = quantizer.solve_rows(groups, grid, {}, M::residuals, solve);
             meet(device_, ranks_);
             if (block >= 0) {
                 accumulating += std::chrono::duration<double>(accumulated - start).count();

@@ -40,7 +40,7 @@ class BackendSolver : public LayerSolver {
         residua::DistributedQuantizer quantizer(backend_, ranks_, {.reduction = reduction()});
         return with_method(method, settings_, [&]<class Method>(const Method& chosen) {
             auto solved = quantizer.template quantize_layer<float>(
-                all, weights, settings_.options, Method::residuals,
+                all, weights, settings_.grid, settings_.options, Method::residuals,
                 [&](const Sums& sums, residua::MatrixView<const float> rows, residua::Index first) {
                     const residua::Solver<Method, float, B> solver(sums, settings_.options, chosen);
                     return compiled::quantize_rows(solver, rows, first, settings_.grid);

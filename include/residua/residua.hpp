@@ -35,6 +35,7 @@
 ///     grids/nvfp4_grid.hpp                NVFP4Grid
 ///     grids/ggml_grid.hpp                 Q4_0Grid, Q4_1Grid, Q5_0Grid, Q5_1Grid, Q8_0Grid, GGMLSignedGrid,
 ///                                         GGMLMinimumGrid
+///     grids/k_quant_grid.hpp              KQuantGrid, IQ4Grid, k_quant_columns
 ///
 /// Transforms of weights and activations:
 ///     transform/hadamard.hpp              HadamardTransform, HadamardOptions, hadamard_matrix, hadamard_sign,
@@ -42,7 +43,8 @@
 ///     transform/activation_quantizer.hpp  ActivationQuantizer
 ///
 /// To write a grid, a method or a backend:
-///     grids/grid.hpp                      Grid, GridParams, ScaleType, round_scale, RefittableGrid
+///     grids/grid.hpp                      Grid, TwoLevelGrid, GridParams, ScaleType, round_scale,
+///                                         RefittableGrid
 ///     grids/scale_search.hpp              ClipSearch, ScaleSearch
 ///     grids/group_size.hpp                FixedGroupGrid, resolve_group_size
 ///     core/minifloat.hpp                  E2M1, E4M3, E8M0

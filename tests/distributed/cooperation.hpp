@@ -91,12 +91,13 @@ Layers quantized(C& ranks, const SolverOptions& options, const DistributedOption
         {&std::get<1>(sums), {Values(gate.data(), 100, 48)}},
         {&std::get<2>(sums), {Values(d.data(), 48, 100)}}};
     Quantizer quantizer(cpu, ranks, distributed);
+    const IntegerGrid grid{.bits = 3};
     const auto solve = [&](const Moments<float, EigenBackend>& moments, Values rows, Index first) {
         const Solver<M, float, EigenBackend> solver(moments, options);
-        return compiled::quantize_rows(solver, rows, first, IntegerGrid{.bits = 3});
+        return compiled::quantize_rows(solver, rows, first, grid);
     };
     Layers layers;
-    for (auto& group : quantizer.template quantize<float>(groups, options, M::residuals, solve))
+    for (auto& group : quantizer.template quantize<float>(groups, grid, options, M::residuals, solve))
         for (auto& layer : group) layers.push_back(std::move(layer));
     return layers;
 }

@@ -239,12 +239,13 @@ TEST_CASE("DistributedQuantizer: layers one after the other share what was sent"
             cpu, ranks,
             moments->tokens() > 0 ? DistributedOptions{Reduction::Ordered, 16} : DistributedOptions{});
         Layers layers;
+        const IntegerGrid grid{.bits = 3};
         for (const Index rows : {60, 20}) {
             layers.push_back(quantizer.template quantize_layer<float>(
-                *moments, MatrixView<const float>(values.data(), rows, 48), options, GPTAQ::residuals,
+                *moments, MatrixView<const float>(values.data(), rows, 48), grid, options, GPTAQ::residuals,
                 [&](const Moments<float, EigenBackend>& sums, MatrixView<const float> part, Index first) {
                     const Solver<GPTAQ, float, EigenBackend> solver(sums, options);
-                    return compiled::quantize_rows(solver, part, first, IntegerGrid{.bits = 3});
+                    return compiled::quantize_rows(solver, part, first, grid);
                 }));
         }
         return layers;

@@ -288,6 +288,29 @@ inline Params fit_by_loss(const IntegerGrid& grid, const std::vector<double>& gr
     return best;
 }
 
+/// What the reference's solve asks of a grid, here of integers; two_level_reference.hpp has other ones.
+inline int encode(double w, const Params& p, const IntegerGrid& grid) { return encode(w, p, grid.bits); }
+inline double decode(int code, const Params& p, const IntegerGrid&) { return decode(code, p); }
+
+/// Groups that share numbers.
+template <class Grid>
+Index family_of(const Grid& grid) {
+    if constexpr (requires { grid.family(); }) return grid.family();
+    return 1;
+}
+
+/// One output row's weights in the groups of a family, and what their errors weigh.
+struct Family {
+    std::vector<std::vector<double>> values;
+    std::vector<std::vector<double>> weights;
+    Matrix own;  ///< U of the columns, where a search by loss may ask for it
+};
+inline std::vector<Params> fit(const IntegerGrid& grid, const Family& family) {
+    const std::vector<double>& group = family.values.front();
+    if (grid.clip.by_loss()) return {fit_by_loss(grid, group, family.weights.front(), family.own)};
+    return {fit(grid, group)};
+}
+
 // ---- order and groups
 // ------------------------------------------------------------------------------------------
 
@@ -297,10 +320,10 @@ inline Index group_width(const SolverOptions& options, Index n) {
     return size < 0 ? n : std::min(size, n);
 }
 
-/// order[p] is the column quantized as the p-th.
-inline std::vector<Index> column_order(const Matrix& h, const SolverOptions& options) {
+/// order[p] is the column quantized as the p-th; families of groups stay together as groups do.
+inline std::vector<Index> column_order(const Matrix& h, const SolverOptions& options, Index family = 1) {
     const Index n = h.rows;
-    const Index width = group_width(options, n);
+    const Index width = std::min(n, family * group_width(options, n));
     std::vector<Index> order(static_cast<std::size_t>(n));
     std::iota(order.begin(), order.end(), Index(0));
     // a before b in what the ordering asks for, the rest by position
@@ -343,8 +366,9 @@ struct Solution {
 };
 
 /// Quantizes w (m, n) column by column, right-looking. `damping` is lambda as it was used.
-inline Solution solve(const Settings& settings, const Matrix& w, const Moments& sums,
-                      const SolverOptions& options, const IntegerGrid& grid) {
+template <class Grid>
+Solution solve(const Settings& settings, const Matrix& w, const Moments& sums, const SolverOptions& options,
+               const Grid& grid) {
     const Index m = w.rows;
     const Index n = w.cols;
     const Method method = settings.method;
@@ -353,7 +377,7 @@ inline Solution solve(const Settings& settings, const Matrix& w, const Moments& 
     const Ordering ordering = rounds_only ? Ordering::Natural : options.ordering;
     SolverOptions layout = options;
     layout.ordering = ordering;
-    const std::vector<Index> order = column_order(sums.h, layout);
+    const std::vector<Index> order = column_order(sums.h, layout, family_of(grid));
     const auto at = [&](Index p) { return order[static_cast<std::size_t>(p)]; };
 
     // groups
@@ -426,26 +450,35 @@ inline Solution solve(const Settings& settings, const Matrix& w, const Moments& 
         return params[static_cast<std::size_t>(r * s.groups +
                                                s.group_index[static_cast<std::size_t>(at(p))])];
     };
-    const auto fit_group = [&](Index group, const Matrix& values) {
-        const auto& columns = members[static_cast<std::size_t>(group)];
-        const Index count = static_cast<Index>(columns.size());
-        std::vector<double> weights;  // R_kk = 1 / u_kk
-        for (const Index p : columns) weights.push_back(rounds_only ? 1.0 : 1 / (u(p, p) * u(p, p)));
-        Matrix own;  // columns follow each other where they are fitted on the way
-        if (!static_groups) own = Matrix(count, count);
-        for (Index i = 0; i < own.rows; ++i)
-            for (Index j = 0; j < own.rows; ++j) own(i, j) = u(columns.front() + i, columns.front() + j);
+    const Index family = family_of(grid);
+    const auto first_of_family = [&](Index group) { return group / family * family; };
+    const auto fit_family = [&](Index first, const Matrix& values) {
+        const Index end = std::min(s.groups, first + family);
+        const auto& columns = members[static_cast<std::size_t>(first)];
+        Family of_row;  // columns follow each other where they are fitted on the way
+        if (!static_groups && family == 1) of_row.own = Matrix(Index(columns.size()), Index(columns.size()));
+        for (Index i = 0; i < of_row.own.rows; ++i)
+            for (Index j = 0; j < of_row.own.rows; ++j)
+                of_row.own(i, j) = u(columns.front() + i, columns.front() + j);
         for (Index r = 0; r < m; ++r) {
-            std::vector<double> of_group;
-            for (const Index p : columns) of_group.push_back(values(r, p));
-            params[static_cast<std::size_t>(r * s.groups + group)] =
-                grid.clip.by_loss() ? fit_by_loss(grid, of_group, weights, own) : fit(grid, of_group);
+            of_row.values.clear();
+            of_row.weights.clear();
+            for (Index group = first; group < end; ++group) {
+                of_row.values.emplace_back();
+                of_row.weights.emplace_back();
+                for (const Index p : members[static_cast<std::size_t>(group)]) {
+                    of_row.values.back().push_back(values(r, p));
+                    of_row.weights.back().push_back(rounds_only ? 1 : 1 / (u(p, p) * u(p, p)));  // R_pp^2
+                }
+            }
+            const std::vector<Params> fitted = fit(grid, of_row);
+            std::copy(fitted.begin(), fitted.end(), params.begin() + r * s.groups + first);
         }
     };
     if (static_groups) {
         const bool stale =
             options.published.scales == GroupScales::Stale && options.group_size < 0 && !rounds_only;
-        for (Index g = 0; g < s.groups; ++g) fit_group(g, stale ? original : c);
+        for (Index g = 0; g < s.groups; g += family) fit_family(g, stale ? original : c);
     }
 
     // Qronos: the first column for the others as they were, the others for the first
@@ -466,14 +499,15 @@ inline Solution solve(const Settings& settings, const Matrix& w, const Moments& 
                         settings.beta * (weight(r, i) - v) * p2(i, j);
     };
     const Index block = rounds_only ? n : options.block_size;
-    for (Index i = 0; i < n; ++i) {
-        const Index group = s.group_index[static_cast<std::size_t>(at(i))];
-        if (!static_groups && members[static_cast<std::size_t>(group)].front() == i)
-            fit_group(group, options.published.scales == GroupScales::Stale ? settled : c);
+    for (Index i = 0, seen = -1; i < n; ++i) {
+        const Index first = first_of_family(s.group_index[static_cast<std::size_t>(at(i))]);
+        if (!static_groups && first != seen)
+            fit_family(first, options.published.scales == GroupScales::Stale ? settled : c);
+        seen = first;
         for (Index r = 0; r < m; ++r) {
-            const int code = encode(c(r, i), grid_of(r, i), grid.bits);
+            const int code = encode(c(r, i), grid_of(r, i), grid);
             s.codes[static_cast<std::size_t>(r * n + at(i))] = code;
-            quantized(r, i) = decode(code, grid_of(r, i));
+            quantized(r, i) = decode(code, grid_of(r, i), grid);
             if (rounds_only) continue;
             for (Index j = i + 1; j < n; ++j) feed(c, r, i, j, c(r, i));
         }
@@ -485,8 +519,8 @@ inline Solution solve(const Settings& settings, const Matrix& w, const Moments& 
                 if (options.published.view == ResidualView::Quantized) v = quantized(r, k);
                 if (options.published.view == ResidualView::Clamped) {
                     const Params& last = grid_of(r, i);
-                    const double low = decode(0, last);
-                    const double high = decode((1 << grid.bits) - 1, last);
+                    const double low = decode(0, last, grid);
+                    const double high = decode(grid.levels() - 1, last, grid);
                     v = std::min(high, std::max(low, v));
                 }
                 for (Index j = i + 1; j < n; ++j) feed(settled, r, k, j, v);

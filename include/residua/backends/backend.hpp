@@ -68,7 +68,8 @@ struct ProbeMethod {
 ///      The same of Code.  b.store_columns(C, order, Q): Q_{r order_k} = C_kr.  b.transpose(A, C): C = A'.
 ///      These two of T and Code.
 ///  15. b.fit(grid, C, weights, members, scales, zeros): fits the grid of each group to the columns
-///      members[group]; `weights`, of the columns, are (1, columns), or empty for equal ones.
+///      members[group], families of a TwoLevelGrid together; `weights`, of the columns, are (1, columns), or
+///      empty for equal ones.
 ///  16. b.round(grid, C, group_of, scales, zeros, codes): nearest grid points.
 ///      b.subtract_decoded(grid, codes, group_of, scales, zeros, C): C -= decode(codes).
 ///  17. b.sweep(method, grid, block): the recurrence of methods/method.hpp for one SweepBlock, grids included.

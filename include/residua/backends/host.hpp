@@ -5,6 +5,7 @@
 #include "residua/backends/host/refine.hpp"
 #include "residua/backends/host/refit.hpp"
 #include "residua/backends/host/sweep.hpp"
+#include "residua/grids/group_size.hpp"
 
 namespace residua {
 
@@ -59,26 +60,44 @@ class HostBackend : public detail::HostMatrices {
     template <Real T, Grid<T> G>
     void fit(const G& grid, MatrixView<const T> c, MatrixView<const T> weights,
              std::span<const std::vector<Index>> members, MatrixView<T> scales, MatrixView<T> zeros) {
+        constexpr Index L = detail::lanes::width<T>;
+        const Index count = static_cast<Index>(members.size());
+        const Index family = detail::family_of(grid);
         row_tiles<T>(c.cols, [&](Index first, Index active) {
-            constexpr Index L = detail::lanes::width<T>;
-            alignas(64) T scale[L];
-            alignas(64) T zero[L];
+            std::vector<T> scale(static_cast<std::size_t>(family * L));
+            std::vector<T> zero(scale.size());
+            std::vector<T> sums(static_cast<std::size_t>(family));
             std::vector<T> values;
             std::vector<T> weights_of;
-            for (std::size_t g = 0; g < members.size(); ++g) {
-                const Index count = static_cast<Index>(members[g].size());
-                values.resize(static_cast<std::size_t>(count * L));
-                weights_of.resize(members[g].size());
-                for (Index i = 0; i < count; ++i) {
-                    const Index k = members[g][static_cast<std::size_t>(i)];
-                    detail::lanes::load<L>(c.row(k) + first, active, values.data() + i * L);
-                    weights_of[static_cast<std::size_t>(i)] = weights.data ? weights(0, k) : T(1);
+            for (Index begin = 0; begin < count; begin += family) {
+                const Index end = std::min(count, begin + family);
+                for (Index g = begin; g < end; ++g) {
+                    const std::vector<Index>& group = members[static_cast<std::size_t>(g)];
+                    const Index size = static_cast<Index>(group.size());
+                    values.resize(static_cast<std::size_t>(size * L));
+                    weights_of.resize(group.size());
+                    for (Index i = 0; i < size; ++i) {
+                        const Index k = group[static_cast<std::size_t>(i)];
+                        detail::lanes::load<L>(c.row(k) + first, active, values.data() + i * L);
+                        weights_of[static_cast<std::size_t>(i)] = weights.data ? weights(0, k) : T(1);
+                    }
+                    const auto column = [&](Index i) { return values.data() + i * L; };
+                    T* const to_scale = scale.data() + (g - begin) * L;
+                    T* const to_zero = zero.data() + (g - begin) * L;
+                    if constexpr (TwoLevelGrid<G, T>) {
+                        sums[static_cast<std::size_t>(g - begin)] = detail::lanes::fit_one_of_family<L>(
+                            grid, size, column, weights_of.data(), to_scale, to_zero);
+                    } else {
+                        detail::lanes::fit<L>(grid, size, column, weights_of.data(), to_scale, to_zero);
+                    }
                 }
-                detail::lanes::fit<L>(
-                    grid, count, [&](Index i) { return values.data() + i * L; }, weights_of.data(), scale,
-                    zero);
-                std::copy_n(scale, active, scales.row(static_cast<Index>(g)) + first);
-                std::copy_n(zero, active, zeros.row(static_cast<Index>(g)) + first);
+                if constexpr (TwoLevelGrid<G, T>)
+                    detail::lanes::settle<L>(grid, static_cast<int>(end - begin), sums.data(), scale.data(),
+                                             zero.data());
+                for (Index g = begin; g < end; ++g) {
+                    std::copy_n(scale.data() + (g - begin) * L, active, scales.row(g) + first);
+                    std::copy_n(zero.data() + (g - begin) * L, active, zeros.row(g) + first);
+                }
             }
         });
     }

@@ -34,8 +34,10 @@ struct SweepBlock {
     MatrixView<T> scales;    ///< (groups, rows) in and, for the groups in `fits`, out
     MatrixView<T> zeros;     ///< (groups, rows) likewise
 
-    std::span<const GroupRange> fits;  ///< groups whose first column is in [begin, end), in that order
-    std::span<const Index> group_of;   ///< (in_features) group of each column
+    /// Groups whose first column is in [begin, end), in that order; none of a TwoLevelGrid, which is fitted
+    /// before the block.
+    std::span<const GroupRange> fits;
+    std::span<const Index> group_of;  ///< (in_features) group of each column
     PublishedBehaviour published;
 
     Code* overflow = nullptr;  ///< out: set to 1 where a compensated weight is NaN or infinite

@@ -9,7 +9,8 @@
 
 namespace residua {
 
-/// One group: consecutive columns [begin, end) of the order of quantization, stored as group `id`.
+/// One group, or a family of groups that are fitted together: consecutive columns [begin, end) of the order of
+/// quantization, stored as group `id` or, of a family, from it on.
 struct GroupRange {
     Index begin = 0;
     Index end = 0;
@@ -72,11 +73,13 @@ struct GroupLayout {
     Index count = 1;
     std::vector<Index> of_position;       ///< (in_features) group of the p-th quantized column
     std::vector<std::int32_t> of_column;  ///< (in_features) group of the original column
-    std::vector<GroupRange> ranges;       ///< groups fitted when their first column is reached; else empty
+    std::vector<GroupRange> ranges;       ///< families fitted when their first column is reached; else empty
     std::vector<std::vector<Index>> members;  ///< (count) positions of groups fitted beforehand; else empty
 };
 
-[[nodiscard]] inline GroupLayout group_layout(std::span<const Index> order, const SolverOptions& options) {
+/// `family` neighbouring groups are fitted together.
+[[nodiscard]] inline GroupLayout group_layout(std::span<const Index> order, const SolverOptions& options,
+                                              Index family = 1) {
     const Index n = static_cast<Index>(order.size());
     const Index width = group_width(options.group_size, n);
     GroupLayout layout;
@@ -101,8 +104,8 @@ struct GroupLayout {
         return layout;
     }
     for (Index p = 0; p < n; ++p) {
-        const Index group = layout.of_position[static_cast<std::size_t>(p)];
-        if (layout.ranges.empty() || layout.ranges.back().id != group) layout.ranges.push_back({p, p, group});
+        const Index first = layout.of_position[static_cast<std::size_t>(p)] / family * family;
+        if (layout.ranges.empty() || layout.ranges.back().id != first) layout.ranges.push_back({p, p, first});
         layout.ranges.back().end = p + 1;
     }
     return layout;

@@ -102,28 +102,28 @@ class DistributedQuantizer {
     template <class In, Grid<T> G, Method M>
     [[nodiscard]] std::vector<std::vector<DistributedLayer<G, T>>> quantize(
         const std::vector<Group<In>>& groups, const G& grid, const SolverOptions& options, const M& method) {
-        return quantize(groups, options, M::residuals,
+        return quantize(groups, grid, options, M::residuals,
                         [&](const Moments<T, B>& moments, MatrixView<const In> rows, Index first) {
                             return Solver<M, T, B>(moments, options, method).quantize_rows(rows, first, grid);
                         });
     }
 
     /// The same, where solve(moments, rows, first) makes a QuantizedMatrix of rows [first, first + rows.rows) of a
-    /// layer: by Solver::quantize_rows of a method with these residuals and these options.
-    template <class In, class Solve>
-    [[nodiscard]] auto quantize(const std::vector<Group<In>>& groups, const SolverOptions& options,
-                                Residuals residuals, Solve solve) {
-        return gather(solve_rows(groups, options, residuals, solve));
+    /// layer: by Solver::quantize_rows onto this grid, of a method with these residuals and these options.
+    template <class In, Grid<T> G, class Solve>
+    [[nodiscard]] auto quantize(const std::vector<Group<In>>& groups, const G& grid,
+                                const SolverOptions& options, Residuals residuals, Solve solve) {
+        return gather(solve_rows(groups, grid, options, residuals, solve));
     }
 
     /// The part of quantize() before codes are sent: what an engine takes that keeps on a rank what it solved.
-    template <class In, class Solve>
-    [[nodiscard]] auto solve_rows(const std::vector<Group<In>>& groups, const SolverOptions& options,
-                                  Residuals residuals, Solve solve) {
+    template <class In, Grid<T> G, class Solve>
+    [[nodiscard]] auto solve_rows(const std::vector<Group<In>>& groups, const G& grid,
+                                  const SolverOptions& options, Residuals residuals, Solve solve) {
         using Q = std::invoke_result_t<Solve&, const Moments<T, B>&, MatrixView<const In>, Index>;
         const SolveCost cost = SolveCost::of(residuals, options);
         std::vector<GroupShape> shapes = shapes_of(groups);
-        const FactorizationKey key = key_of<decltype(Q::grid)>(options);
+        const FactorizationKey key = key_of(grid, options);
         SolvePlan plan(shapes, cost, ranks_.size(), options_.piece_rows, options_.largest_share);
         std::vector<std::optional<Moments<T, B>>> moments;
         for (std::size_t g = 0; g < groups.size(); ++g)
@@ -175,13 +175,14 @@ class DistributedQuantizer {
 
     /// One layer by all ranks, its moments being the same on all of them: reduce(sums, ranks, every_rank, ...).
     /// Layers that share moments share R and M. The rest as above.
-    template <class In, class Solve>
+    template <class In, Grid<T> G, class Solve>
     [[nodiscard]] auto quantize_layer(const Moments<T, B>& moments, MatrixView<const In> weights,
-                                      const SolverOptions& options, Residuals residuals, Solve solve) {
+                                      const G& grid, const SolverOptions& options, Residuals residuals,
+                                      Solve solve) {
         using Q = std::invoke_result_t<Solve&, const Moments<T, B>&, MatrixView<const In>, Index>;
         const SolveCost cost = SolveCost::of(residuals, options);
         const GroupShape shape{moments.in_features(), {weights.rows}};
-        const FactorizationKey key = key_of<decltype(Q::grid)>(options);
+        const FactorizationKey key = key_of(grid, options);
         // One group for several ranks is split, for any share is larger than the mean.
         SolvePlan plan({shape}, cost, ranks_.size(), options_.piece_rows, 1);
         double factoring = seconds_of([&] {
@@ -223,9 +224,9 @@ class DistributedQuantizer {
     }
 
     template <Grid<T> G>
-    static FactorizationKey key_of(SolverOptions options) {
+    static FactorizationKey key_of(const G& grid, SolverOptions options) {
         options.group_size = resolve_group_size<G>(options.group_size);
-        return FactorizationKey(options);
+        return FactorizationKey(options, detail::family_of(grid));
     }
 
     /// The rows of a task, whose report tells of `factoring` too.

@@ -38,6 +38,49 @@ template <Real T>
     return T(scale);
 }
 
+namespace detail {
+
+/// What every grid has, see Grid.
+template <class G, class T>
+concept AnyGrid = Real<T> && std::is_trivially_copyable_v<G> &&
+    requires(const G grid, T x, int code, GridParams<T> params) {
+    { grid.levels() } -> std::same_as<int>;
+    { grid.encode(x, params) } -> std::same_as<int>;
+    { grid.decode(code, params) } -> std::same_as<T>;
+    grid.validate();
+};
+
+/// What is fitted to the range of a group alone, see Grid.
+template <class G, class T>
+concept RangeGrid = AnyGrid<G, T> && requires(const G grid, T x) {
+    { grid.params(x, x) } -> std::same_as<GridParams<T>>;
+    { grid.clip } -> std::convertible_to<ClipSearch>;
+};
+
+}  // namespace detail
+
+/// A grid whose parameters have two levels: what a file stores of a group is relative to numbers that a family
+/// of neighbouring groups shares, so that a family is fitted as one. In place of requirements 2 and 5 of a Grid:
+///
+///  11. grid.family() <= G::largest_family is how many groups share.
+///  12. decode(code, {s, z}) = s decode(code, {1, 0}) + z, for z <= 0 where grid.has_minimum(), else z = 0.
+///      Scales are of either sign or 0, with which every code is as good.
+///  13. grid.guess(i, low, high), i < grid.guesses(), low <= 0 <= high, are parameters whose codes are worth
+///      trying in a group with weights in [low, high]. The fit takes the parameters with the least weighted
+///      sum of squares for those codes, and keeps the best of all guesses.
+///  14. grid.settle(params, weights, count) makes the parameters of `count` <= family() groups those that a
+///      file stores; weights[j] is the sum of the weights of group j.
+template <class G, class T>
+concept TwoLevelGrid = detail::AnyGrid<G, T> &&
+    requires(const G grid, T x, int i, GridParams<T>* params, const T* weights) {
+    { G::largest_family } -> std::convertible_to<int>;
+    { grid.family() } -> std::same_as<int>;
+    { grid.has_minimum() } -> std::same_as<bool>;
+    { grid.guesses() } -> std::same_as<int>;
+    { grid.guess(i, x, x) } -> std::same_as<GridParams<T>>;
+    grid.settle(params, weights, i);
+};
+
 /// A finite set of values, at most 256 of them, that a group's weights are rounded to.
 ///
 /// For a type G to be a Grid<T>, with `g` a G, `p` a GridParams<T>, finite `x`:
@@ -56,16 +99,10 @@ template <Real T>
 ///   8. Optional, for a grid whose parameters depend on both ends of the range, not on the farther one alone:
 ///          bool two_ended() const;
 ///      Where it is true, the scale search by loss moves the ends apart, see ClipSearch.
+///
+/// A TwoLevelGrid is fitted in another way than by 2 and 5.
 template <class G, class T>
-concept Grid = Real<T> && std::is_trivially_copyable_v<G> &&
-    requires(const G grid, T x, int code, GridParams<T> params) {
-    { grid.levels() } -> std::same_as<int>;
-    { grid.params(x, x) } -> std::same_as<GridParams<T>>;
-    { grid.encode(x, params) } -> std::same_as<int>;
-    { grid.decode(code, params) } -> std::same_as<T>;
-    { grid.clip } -> std::convertible_to<ClipSearch>;
-    grid.validate();
-};
+concept Grid = detail::RangeGrid<G, T> || TwoLevelGrid<G, T>;
 
 /// A grid whose scales a refinement may refit while codes and zeros stay. Beyond a Grid:
 ///   9. decode(code, {scale, zero}) = scale * slope + offset, where slope and offset depend on code and zero.

@@ -5,6 +5,7 @@
 
 #include "residua/core/error.hpp"
 #include "residua/core/options.hpp"
+#include "residua/grids/scale_search.hpp"
 
 namespace residua {
 
@@ -33,4 +34,27 @@ template <class G>
     }
 }
 
+namespace detail {
+
+/// How many neighbouring groups a fit takes together: 1, or the family of a TwoLevelGrid.
+template <class G>
+[[nodiscard]] RESIDUA_HOST_DEVICE constexpr Index family_of(const G& grid) {
+    if constexpr (requires { grid.family(); }) {
+        return grid.family();
+    } else {
+        return 1;
+    }
+}
+
+/// The search of the fit; none of a TwoLevelGrid, which is fitted in another way.
+template <class G>
+[[nodiscard]] RESIDUA_HOST_DEVICE constexpr ClipSearch clip_of(const G& grid) {
+    if constexpr (requires { grid.clip; }) {
+        return grid.clip;
+    } else {
+        return {};
+    }
+}
+
+}  // namespace detail
 }  // namespace residua

@@ -13,13 +13,14 @@ namespace residua {
 /// What a factorization depends on besides the moments.
 struct FactorizationKey {
     Ordering ordering = Ordering::Natural;
-    Index group_size = 0;  ///< 0 unless the ordering is GroupAware
+    Index group_size = 0;  ///< of what GroupAware keeps together; 0 for another ordering
     Damping damping;
     double max_dead_inputs = 0;
 
-    explicit FactorizationKey(const SolverOptions& options)
+    /// `family`: groups that the grid takes together, see TwoLevelGrid.
+    explicit FactorizationKey(const SolverOptions& options, Index family = 1)
         : ordering(options.ordering),
-          group_size(options.ordering == Ordering::GroupAware ? options.group_size : 0),
+          group_size(options.ordering == Ordering::GroupAware ? options.group_size * family : 0),
           damping(options.damping),
           max_dead_inputs(options.max_dead_inputs) {}
 

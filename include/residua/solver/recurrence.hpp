@@ -4,6 +4,7 @@
 #include <optional>
 #include <utility>
 
+#include "residua/grids/group_size.hpp"
 #include "residua/solver/factorization.hpp"
 #include "residua/solver/quantized_matrix.hpp"
 #include "residua/solver/refiner.hpp"
@@ -31,7 +32,7 @@ class Recurrence {
           options_(options),
           f_(factorization),
           n_(factorization.in_features()),
-          groups_(detail::group_layout(factorization.order(), options)) {}
+          groups_(detail::group_layout(factorization.order(), options, detail::family_of(grid))) {}
 
     /// Makes the n x n matrices of the method, which all solves with this factorization share.
     void prepare(Index out_features) {
@@ -41,7 +42,7 @@ class Recurrence {
         } else {
             known_ = {f_, options_.stream_alpha};
         }
-        if (ClipSearch(grid_.clip).by_loss() && !groups_.members.empty()) weigh_columns();
+        if (nested || (detail::clip_of(grid_).by_loss() && !groups_.members.empty())) weigh_columns();
     }
 
     /// Fills `result` with codes and parameters, or with the status that says why not. `first_row`: of the layer, the
@@ -88,6 +89,7 @@ class Recurrence {
   private:
     static constexpr bool forwards = M::residuals == Residuals::OfColumnsBefore;
     static constexpr bool shifts = M::residuals == Residuals::OfAllColumns;
+    static constexpr bool nested = TwoLevelGrid<G, T>;
     using Matrix = typename B::template Matrix<T>;
 
     /// Columns of a panel, the blocks whose sums are kept together: whole blocks, 512 columns where they fit.
@@ -123,6 +125,7 @@ class Recurrence {
         scales_ = backend.template workspace<T>(groups_.count, rows);
         zeros_ = backend.template workspace<T>(groups_.count, rows);
         flags_ = backend.template allocate<Code>(1, 3);
+        if (nested && !groups_.ranges.empty()) family_ = backend.template workspace<T>(widest_family(), rows);
         if (refines())
             refiner_.emplace(grid_, options_.refinement, options_.block_size, f_, groups_.of_column, rows);
     }
@@ -136,6 +139,12 @@ class Recurrence {
         for (T& w : weights) w = static_cast<T>(double(w) * double(w) * double(n_) / sum);
         weights_ = backend.template allocate<T>(1, n_);
         backend.write(weights, weights_.view());
+    }
+
+    Index widest_family() const {
+        Index widest = 0;
+        for (const GroupRange& range : groups_.ranges) widest = std::max(widest, range.end - range.begin);
+        return widest;
     }
 
     /// End of the columns whose sums a step over [begin, end) must know: groups that start in it may end
@@ -162,6 +171,14 @@ class Recurrence {
         return {from, to};
     }
 
+    /// A block ends where it is full and, as families are fitted between blocks, where one begins.
+    Index end_of_block(Index begin, Index panel_end) const {
+        const Index end = std::min(panel_end, begin + options_.block_size);
+        if constexpr (!nested) return end;
+        const auto families = fits_in(begin + 1, end);
+        return families.empty() ? end : families.front().begin;
+    }
+
     template <Element In>
     Status solve_slab(B& backend, MatrixView<const In> weights, Index first) {
         const Index rows = weights.rows;
@@ -176,8 +193,8 @@ class Recurrence {
         for (Index begin = 0; begin < n_; begin += panel_) {
             const Index end = std::min(n_, begin + panel_);
             start_panel(backend, columns.cols, begin, reach(begin, end));
-            for (Index k = begin; k < end; k += options_.block_size) {
-                const Index stop = std::min(end, k + options_.block_size);
+            for (Index k = begin, stop = begin; k < end; k = stop) {
+                stop = end_of_block(k, end);
                 sweep_block(backend, columns, begin, k, stop, reach(begin, end));
                 if (!advance(stop - k)) return Status::Cancelled;
             }
@@ -265,6 +282,30 @@ class Recurrence {
                     zeros_.view().block(0, 0, groups_.count, rows));
     }
 
+    /// Fits the groups of a family to w + y, y R = G over its columns, with G as it is at the first of them.
+    void fit_family(B& backend, const GroupRange& family, MatrixView<const T> columns,
+                    MatrixView<const T> sums) {
+        const Index width = family.end - family.begin;
+        const Index rows = columns.cols;
+        const MatrixView<T> current = family_.view().block(0, 0, width, rows);
+        backend.copy(sums, current);
+        backend.solve_upper_transposed(f_.factor().block(family.begin, family.begin, width, width), current);
+        backend.add(columns.row_range(family.begin, width), current);
+        std::vector<std::vector<Index>> members;
+        for (Index k = 0; k < width; ++k) {
+            const Index group = groups_.of_position[static_cast<std::size_t>(family.begin + k)] - family.id;
+            if (group >= static_cast<Index>(members.size()))
+                members.resize(static_cast<std::size_t>(group + 1));
+            members[static_cast<std::size_t>(group)].push_back(k);
+        }
+        const auto groups_of = [&](Matrix& matrix) {
+            return matrix.view().block(family.id, 0, static_cast<Index>(members.size()), rows);
+        };
+        backend.fit(grid_, MatrixView<const T>(current),
+                    std::as_const(weights_).view().block(0, family.begin, 1, width), members,
+                    groups_of(scales_), groups_of(zeros_));
+    }
+
     /// Sums over all columns before the panel, and those known beforehand, for the columns that the panel needs
     /// to know.
     void start_panel(B& backend, Index rows, Index begin, Index reach) {
@@ -284,10 +325,14 @@ class Recurrence {
     void sweep_block(B& backend, MatrixView<T> columns, Index panel, Index begin, Index end,
                      Index panel_reach) {
         const Index rows = columns.cols;
-        const Index block_reach = reach(begin, end);
+        const Index block_reach = nested ? end : reach(begin, end);
         const auto sums = [&](Index from, Index to) {
             return sums_.view().block(from - panel, 0, to - from, rows);
         };
+        if constexpr (nested) {
+            for (const GroupRange& family : fits_in(begin, end))
+                fit_family(backend, family, columns, sums(family.begin, family.end));
+        }
         SweepBlock<T> block;
         block.begin = begin;
         block.end = end;
@@ -298,7 +343,7 @@ class Recurrence {
         block.codes = codes_.view().block(0, 0, n_, rows);
         block.scales = scales_.view().block(0, 0, groups_.count, rows);
         block.zeros = zeros_.view().block(0, 0, groups_.count, rows);
-        block.fits = fits_in(begin, end);
+        if constexpr (!nested) block.fits = fits_in(begin, end);
         block.group_of = groups_.of_position;
         block.published = options_.published;
         block.overflow = flags_.view().data + 1;
@@ -336,6 +381,7 @@ class Recurrence {
     Matrix known_sums_;                        // (in_features, rows) what of G is known beforehand
     Matrix sums_;                              // (panel, rows) G
     Matrix target_;                            // (in_features, rows) W* for grids fitted beforehand
+    Matrix family_;                            // (widest family, rows) weights that a family is fitted to
     Matrix weights_;                           // (1, in_features) of errors, where a fit asks for them
     Matrix scales_;                            // (groups, rows)
     Matrix zeros_;                             // (groups, rows)

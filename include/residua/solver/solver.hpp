@@ -102,10 +102,10 @@ class Solver {
         require(first_row >= 0 && (!moments().has_residual_stream() || first_row + w.rows <= stream_width),
                 "Solver::quantize_rows: first_row is", first_row,
                 "at least 0, the rows within the columns of the residual stream");
-        grid.validate();
+        const FactorizationKey key = key_for(grid);
         B& backend = moments().backend();
         const auto start = backend.timestamp();
-        const auto factorization = moments().factorization(FactorizationKey(options_for<G>()));
+        const auto factorization = moments().factorization(key);
         auto result = solve(weights, first_row, grid, *factorization, start);
         result.report.tokens = moments().tokens();
         if (result && options_.report_objective) {
@@ -129,7 +129,7 @@ class Solver {
     [[nodiscard]] QuantizedMatrix<T, B, G> quantize_and_consume(MatrixView<In> w, const G& grid) {
         const auto weights = read_only(w);
         check(weights);
-        grid.validate();
+        const FactorizationKey key = key_for(grid);
         require(owned_.has_value(), "Solver::quantize_and_consume: the solver's moments are", "shared",
                 "its own");
         check_stream(weights.rows);
@@ -141,7 +141,7 @@ class Solver {
         B& backend = moments().backend();
         const Index tokens = moments().tokens();
         const auto start = backend.timestamp();
-        const auto factorization = owned_->consume(FactorizationKey(options_for<G>()));
+        const auto factorization = owned_->consume(key);
         auto result = solve(weights, 0, grid, *factorization, start);
         result.report.tokens = tokens;
         return or_rounded(std::move(result), backend, weights);
@@ -177,6 +177,17 @@ class Solver {
         options.group_size = resolve_group_size<G>(options.group_size);
         options.block_size = std::min(options.block_size, moments().in_features());
         return options;
+    }
+
+    /// Throws std::invalid_argument where the options and the grid do not go together.
+    template <Grid<T> G>
+    FactorizationKey key_for(const G& grid) const {
+        grid.validate();
+        const bool follows = options_.published.scales == GroupScales::Stale ||
+                             options_.published.view == ResidualView::Clamped;
+        require(!(TwoLevelGrid<G, T> && follows), "SolverOptions: published is",
+                "what integer grids alone have", "the default for a grid with parameters of two levels");
+        return FactorizationKey(options_for<G>(), detail::family_of(grid));
     }
 
     template <Element In, Grid<T> G>

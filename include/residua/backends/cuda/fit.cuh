@@ -1,8 +1,9 @@
 #pragma once
 
 #include "residua/backends/cuda/error.hpp"
+#include "residua/backends/least_squares.hpp"
 #include "residua/core/view.hpp"
-#include "residua/grids/grid.hpp"
+#include "residua/grids/group_size.hpp"
 
 /// Grid fits of groups of columns: a thread block takes 32 output rows, one per lane, and its warps share
 /// the columns (for the range) and the candidates (for the searches). column(i), i < count, is the i-th weight
@@ -47,7 +48,7 @@ __device__ void search_clip(const G& grid, int count, Column column, T low, T hi
                             int& best) {
     constexpr int batch = 2;  // candidates that share the loads and hide each other's latency
     constexpr int check_every = 16;
-    const ClipSearch clip = grid.clip;
+    const ClipSearch clip = clip_of(grid);
     const T norm = static_cast<T>(clip.norm);
     for (int first = warp; first < clip.candidates(); first += batch * warps) {
         GridParams<T> params[batch];
@@ -109,12 +110,12 @@ __device__ void find_range(int count, Column column, FitScratch<T>& scratch, int
 template <class T, class G, class Column>
 __device__ GridParams<T> fit_by_norm(const G& grid, int count, Column column, T low, T high,
                                      FitScratch<T>& scratch, int warp, int lane) {
-    if (!grid.clip.enabled) return grid.params(low, high);
+    if (!clip_of(grid).enabled) return grid.params(low, high);
     T least = std::numeric_limits<T>::infinity();
     int best = -1;
     search_clip(grid, count, column, low, high, warp, least, best);
     least_of_warps(scratch, least, best, warp, lane);
-    const T factor = static_cast<T>(grid.clip.factor(best));
+    const T factor = static_cast<T>(clip_of(grid).factor(best));
     return grid.params(factor * low, factor * high);
 }
 
@@ -237,31 +238,105 @@ class Shortlist {
     int warp_, lane_;
 };
 
-/// Fits the grid of group blockIdx.y: columns members[offsets[g]] ... members[offsets[g + 1] - 1] of C, whose
-/// errors a search by loss weighs by `weights` (1, columns), or by 1 where there are none.
+/// What a family's groups are before they are settled.
+template <class T, class G>
+struct FamilyScratch {
+    T scale[G::largest_family][lanes];
+    T zero[G::largest_family][lanes];
+    T weight[G::largest_family];
+};
+
+/// Parameters of one group of a TwoLevelGrid, not settled yet, for the row of this lane: x[i] and weights w[i], 0
+/// beyond the columns that it has.
+template <class T, class G>
+__device__ GridParams<T> fit_one_of_family(const G& grid, const T (&x)[G::group_size],
+                                           const T (&w)[G::group_size]) {
+    T low = T(0);
+    T high = T(0);
+    LevelSums<T> known;
+#pragma unroll
+    for (int i = 0; i < int(G::group_size); ++i) {
+        low = x[i] < low ? x[i] : low;
+        high = x[i] > high ? x[i] : high;
+        known.add(w[i], x[i]);
+    }
+    GridParams<T> best = {T(0), T(0)};
+    T least = T(0);
+    for (int guess = 0; guess < grid.guesses(); ++guess) {
+        const GridParams<T> first = grid.guess(guess, low, high);
+        LevelSums<T> sums = known;
+#pragma unroll
+        for (int i = 0; i < int(G::group_size); ++i)
+            sums.add_level(w[i], grid.decode(grid.encode(x[i], first), GridParams<T>{T(1), T(0)}), x[i]);
+        T error;
+        const GridParams<T> params = least_squares(grid, first, sums, error);
+        if (guess == 0 || error < least) {
+            least = error;
+            best = params;
+        }
+    }
+    return best;
+}
+
+/// Fits the grid of group blockIdx.y, or of the family of groups blockIdx.y: columns members[offsets[g]] ...
+/// members[offsets[g + 1] - 1] of C, whose errors `weights` (1, columns) weigh, or 1 where there are none. Warps share
+/// the columns of a group, or the groups of a family.
 template <class T, class G>
 __global__ void __launch_bounds__(lanes* warps)
     fit_kernel(G grid, MatrixView<const T> c, MatrixView<const T> weights, const std::int32_t* members,
-               const std::int32_t* offsets, MatrixView<T> scales, MatrixView<T> zeros) {
-    __shared__ FitScratch<T> scratch;
+               const std::int32_t* offsets, int groups, MatrixView<T> scales, MatrixView<T> zeros) {
     const int lane = threadIdx.x % lanes;
     const int warp = threadIdx.x / lanes;
     const Index row = Index(blockIdx.x) * lanes + lane;
     const Index clamped = row < c.cols ? row : c.cols - 1;
-    const std::int32_t* const group = members + offsets[blockIdx.y];
-    const int count = offsets[blockIdx.y + 1] - offsets[blockIdx.y];
-    const auto column = [&](int i) { return c(group[i], clamped); };
-    T low, high;
-    find_range(count, column, scratch, warp, lane, low, high);
-    GridParams<T> params = fit_by_norm(grid, count, column, low, high, scratch, warp, lane);
-    if (ClipSearch(grid.clip).by_loss()) {
-        const Shortlist<T, G> shortlist(grid, low, high, params, scratch, warp, lane);
-        shortlist.screen(count, column, [&](int i) { return weights.data ? weights(0, group[i]) : T(1); });
-        params = shortlist.params(shortlist.first());
-    }
-    if (warp == 0 && row < c.cols) {
-        scales(blockIdx.y, row) = params.scale;
-        zeros(blockIdx.y, row) = params.zero;
+    if constexpr (TwoLevelGrid<G, T>) {
+        __shared__ FamilyScratch<T, G> scratch;
+        const int first = static_cast<int>(blockIdx.y) * grid.family();
+        const int count = min(grid.family(), groups - first);
+        for (int j = warp; j < count; j += warps) {
+            const std::int32_t* const group = members + offsets[first + j];
+            const int size = offsets[first + j + 1] - offsets[first + j];
+            T x[G::group_size];
+            T w[G::group_size];
+            T sum = T(0);
+#pragma unroll
+            for (int i = 0; i < int(G::group_size); ++i) {
+                x[i] = i < size ? c(group[i], clamped) : T(0);
+                w[i] = i < size ? weights.data ? weights(0, group[i]) : T(1) : T(0);
+                sum += w[i];
+            }
+            const GridParams<T> params = fit_one_of_family<T>(grid, x, w);
+            scratch.scale[j][lane] = params.scale;
+            scratch.zero[j][lane] = params.zero;
+            if (lane == 0) scratch.weight[j] = sum;
+        }
+        __syncthreads();
+        if (warp != 0 || row >= c.cols) return;
+        GridParams<T> family[G::largest_family];
+        for (int j = 0; j < count; ++j) family[j] = {scratch.scale[j][lane], scratch.zero[j][lane]};
+        grid.settle(family, scratch.weight, count);
+        for (int j = 0; j < count; ++j) {
+            scales(first + j, row) = family[j].scale;
+            zeros(first + j, row) = family[j].zero;
+        }
+    } else {
+        __shared__ FitScratch<T> scratch;
+        const std::int32_t* const group = members + offsets[blockIdx.y];
+        const int count = offsets[blockIdx.y + 1] - offsets[blockIdx.y];
+        const auto column = [&](int i) { return c(group[i], clamped); };
+        T low, high;
+        find_range(count, column, scratch, warp, lane, low, high);
+        GridParams<T> params = fit_by_norm(grid, count, column, low, high, scratch, warp, lane);
+        if (clip_of(grid).by_loss()) {
+            const Shortlist<T, G> shortlist(grid, low, high, params, scratch, warp, lane);
+            shortlist.screen(count, column,
+                             [&](int i) { return weights.data ? weights(0, group[i]) : T(1); });
+            params = shortlist.params(shortlist.first());
+        }
+        if (warp == 0 && row < c.cols) {
+            scales(blockIdx.y, row) = params.scale;
+            zeros(blockIdx.y, row) = params.zero;
+        }
     }
 }
 
@@ -269,8 +344,11 @@ template <class T, class G>
 void fit(cudaStream_t stream, const G& grid, MatrixView<const T> c, MatrixView<const T> weights,
          const std::int32_t* members, const std::int32_t* offsets, Index groups, MatrixView<T> scales,
          MatrixView<T> zeros) {
-    const dim3 blocks(static_cast<unsigned>((c.cols + lanes - 1) / lanes), static_cast<unsigned>(groups));
-    fit_kernel<T, G><<<blocks, lanes * warps, 0, stream>>>(grid, c, weights, members, offsets, scales, zeros);
+    const Index family = family_of(grid);
+    const dim3 blocks(static_cast<unsigned>((c.cols + lanes - 1) / lanes),
+                      static_cast<unsigned>((groups + family - 1) / family));
+    fit_kernel<T, G><<<blocks, lanes * warps, 0, stream>>>(grid, c, weights, members, offsets,
+                                                           static_cast<int>(groups), scales, zeros);
     check_launch("fit_kernel");
 }
 

@@ -122,14 +122,19 @@ class SweepTile {
     __device__ void run() {
         load();
         int next = 0;
-        if (s_.published.scales == GroupScales::Stale && s_.fits > 0) {
-            current_weights(0, s_.extent);
-            for (; next < s_.fits; ++next) fit_group<T, M, G, Shared>(method_, grid_, s_, fit_scratch_, next);
+        if constexpr (!TwoLevelGrid<G, T>) {
+            if (s_.published.scales == GroupScales::Stale && s_.fits > 0) {
+                current_weights(0, s_.extent);
+                for (; next < s_.fits; ++next)
+                    fit_group<T, M, G, Shared>(method_, grid_, s_, fit_scratch_, next);
+            }
         }
         for (int from = 0, to = 0; from < s_.width; from = to) {
-            if (next < s_.fits && s_.fit_begin(next) == from) {
-                current_weights(from, s_.fit_end(next));
-                fit_group<T, M, G, Shared>(method_, grid_, s_, fit_scratch_, next++);
+            if constexpr (!TwoLevelGrid<G, T>) {
+                if (next < s_.fits && s_.fit_begin(next) == from) {
+                    current_weights(from, s_.fit_end(next));
+                    fit_group<T, M, G, Shared>(method_, grid_, s_, fit_scratch_, next++);
+                }
             }
             to = min(end_of_segment(from), s_.width);
             if (next < s_.fits) to = min(to, s_.fit_begin(next));
@@ -154,7 +159,7 @@ class SweepTile {
         T low, high;
         find_range(count, column, fit_scratch_, warp_, lane_, low, high);
         GridParams<T> params = fit_by_norm(grid_, count, column, low, high, fit_scratch_, warp_, lane_);
-        if (ClipSearch(grid_.clip).by_loss()) {
+        if (clip_of(grid_).by_loss()) {
             const Shortlist<T, G> shortlist(grid_, low, high, params, fit_scratch_, warp_, lane_);
             shortlist.screen(count, column, [&](int i) { return weight_[begin + i]; });
             shortlist.rank();
@@ -448,7 +453,7 @@ class SweepTile {
 
     /// Of the survivors of a search by loss the one with the least loss, every warp with its share of them.
     __device__ GridParams<T> search_loss(const Shortlist<T, G>& shortlist, int begin, int end) const {
-        const int survivors = min(ClipSearch(grid_.clip).survivors, shortlist.count());
+        const int survivors = min(clip_of(grid_).survivors, shortlist.count());
         T least = std::numeric_limits<T>::infinity();
         int best = -1;
         for (int place = warp_; place < survivors; place += warps) {

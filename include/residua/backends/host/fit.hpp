@@ -4,7 +4,8 @@
 #include <limits>
 
 #include "residua/backends/host/lanes.hpp"
-#include "residua/grids/grid.hpp"
+#include "residua/backends/least_squares.hpp"
+#include "residua/grids/group_size.hpp"
 
 /// Grid fits of one group for each lane; column(i), i < count, points to the L values of a column.
 namespace residua::detail::lanes {
@@ -23,7 +24,7 @@ void range_of(Index count, Column column, T* low, T* high) {
 /// Parameters that cover the range or, with a search, the part of it with the least sum |error|^norm.
 template <Index L, Real T, Grid<T> G, class Column>
 void fit_by_norm(const G& grid, Index count, Column column, const T* low, const T* high, T* scale, T* zero) {
-    const ClipSearch clip = grid.clip;
+    const ClipSearch clip = clip_of(grid);
     if (!clip.enabled) {
         for (Index l = 0; l < L; ++l) {
             const GridParams<T> p = grid.params(low[l], high[l]);
@@ -162,7 +163,7 @@ class Shortlist {
 /// Parameters of a group of which nothing but its columns is known and, for a search by loss, their `weights`.
 template <Index L, Real T, Grid<T> G, class Column>
 void fit(const G& grid, Index count, Column column, const T* weights, T* scale, T* zero) {
-    if (ClipSearch(grid.clip).by_loss()) {
+    if (clip_of(grid).by_loss()) {
         Shortlist<L, T> shortlist(grid, count, column, weights);
         shortlist.by_norm(scale, zero);
         shortlist.take_next(scale, zero);
@@ -187,7 +188,7 @@ void fit_by_loss(const G& grid, Index count, Column column, const T* weights, Lo
     shortlist.by_norm(candidate_scale, candidate_zero);
     shortlist.drop_by_norm();
     loss(candidate_scale, candidate_zero, least);
-    for (int i = 1; i < ClipSearch(grid.clip).survivors; ++i) {
+    for (int i = 1; i < clip_of(grid).survivors; ++i) {
         shortlist.take_next(candidate_scale, candidate_zero);
         loss(candidate_scale, candidate_zero, sums);
         for (Index l = 0; l < L; ++l) {
@@ -195,6 +196,73 @@ void fit_by_loss(const G& grid, Index count, Column column, const T* weights, Lo
             least[l] = wins ? sums[l] : least[l];
             scale[l] = wins ? candidate_scale[l] : scale[l];
             zero[l] = wins ? candidate_zero[l] : zero[l];
+        }
+    }
+}
+
+/// The same for a group of a TwoLevelGrid, with `weights` of the columns, before the family is settled. Returns the
+/// sum of the weights.
+template <Index L, Real T, TwoLevelGrid<T> G, class Column>
+T fit_one_of_family(const G& grid, Index count, Column column, const T* weights, T* scale, T* zero) {
+    T low[L];
+    T high[L];
+    range_of<L>(count, column, low, high);
+    T sum = T(0);
+    for (Index i = 0; i < count; ++i) sum += weights[i];
+    T wx[L] = {};
+    T wxx[L] = {};
+    for (Index i = 0; i < count; ++i) {
+        const T* x = column(i);
+        for (Index l = 0; l < L; ++l) wx[l] += weights[i] * x[l];
+        for (Index l = 0; l < L; ++l) wxx[l] += weights[i] * x[l] * x[l];
+    }
+    T least[L];
+    for (int guess = 0; guess < grid.guesses(); ++guess) {
+        T first_scale[L];
+        T first_zero[L];
+        for (Index l = 0; l < L; ++l) {
+            const GridParams<T> p = grid.guess(guess, low[l], high[l]);
+            first_scale[l] = p.scale;
+            first_zero[l] = p.zero;
+        }
+        T wl[L] = {};
+        T wll[L] = {};
+        T wlx[L] = {};
+        for (Index i = 0; i < count; ++i) {
+            const T* x = column(i);
+            for (Index l = 0; l < L; ++l) {
+                const int code = grid.encode(x[l], GridParams<T>{first_scale[l], first_zero[l]});
+                const T level = grid.decode(code, GridParams<T>{T(1), T(0)});
+                const T weighted = weights[i] * level;
+                wl[l] += weighted;
+                wll[l] += weighted * level;
+                wlx[l] += weighted * x[l];
+            }
+        }
+        for (Index l = 0; l < L; ++l) {
+            const LevelSums<T> sums = {sum, wx[l], wxx[l], wl[l], wll[l], wlx[l]};
+            T error;
+            const GridParams<T> p =
+                least_squares(grid, GridParams<T>{first_scale[l], first_zero[l]}, sums, error);
+            const bool wins = guess == 0 || error < least[l];
+            least[l] = wins ? error : least[l];
+            scale[l] = wins ? p.scale : scale[l];
+            zero[l] = wins ? p.zero : zero[l];
+        }
+    }
+    return sum;
+}
+
+/// The parameters of a family's groups, (count, L) each, as a file stores them; `weights` of the groups.
+template <Index L, Real T, TwoLevelGrid<T> G>
+void settle(const G& grid, int count, const T* weights, T* scale, T* zero) {
+    GridParams<T> params[G::largest_family];
+    for (Index l = 0; l < L; ++l) {
+        for (int j = 0; j < count; ++j) params[j] = {scale[j * L + l], zero[j * L + l]};
+        grid.settle(params, weights, count);
+        for (int j = 0; j < count; ++j) {
+            scale[j * L + l] = params[j].scale;
+            zero[j * L + l] = params[j].zero;
         }
     }
 }

@@ -6,6 +6,7 @@
 #include "residua/backends/host/executor.hpp"
 #include "residua/backends/host/fit.hpp"
 #include "residua/backends/sweep_block.hpp"
+#include "residua/grids/group_size.hpp"
 #include "residua/methods/method.hpp"
 
 namespace residua::detail {
@@ -30,7 +31,7 @@ class SweepTile {
         sums_.resize(lanes_of(extent_));
         fed_.resize(lanes_of(width));
         current_.resize(lanes_of(extent_));
-        if (ClipSearch(grid_.clip).by_loss()) {
+        if (clip_of(grid_).by_loss()) {
             trial_.resize(lanes_of(extent_));
             for (Index k = 0; k < extent_; ++k) {
                 const T relative = diagonal(k) / diagonal(0);  // squares of R_kk themselves may overflow
@@ -49,9 +50,11 @@ class SweepTile {
         load(first, active);
         const Index width = b_.end - b_.begin;
         auto next_fit = b_.fits.begin();
-        if (b_.published.scales == GroupScales::Stale && next_fit != b_.fits.end()) {
-            current_weights(0, extent_);
-            for (; next_fit != b_.fits.end(); ++next_fit) fit(*next_fit, first, active);
+        if constexpr (!TwoLevelGrid<G, T>) {
+            if (b_.published.scales == GroupScales::Stale && next_fit != b_.fits.end()) {
+                current_weights(0, extent_);
+                for (; next_fit != b_.fits.end(); ++next_fit) fit(*next_fit, first, active);
+            }
         }
 
         Index seen = 0;  // columns of the block before it are in the sums of the present group
@@ -59,12 +62,14 @@ class SweepTile {
         alignas(64) T scale[L];
         alignas(64) T zero[L];
         for (Index k = 0; k < width; ++k) {
-            if (next_fit != b_.fits.end() && next_fit->begin == b_.begin + k) {
-                const Index stop = next_fit->end - b_.begin;
-                for (Index j = k; j < stop; ++j) bring_up_to_date(j, 0, k);
-                seen = k;
-                current_weights(k, stop);
-                fit(*next_fit++, first, active);
+            if constexpr (!TwoLevelGrid<G, T>) {
+                if (next_fit != b_.fits.end() && next_fit->begin == b_.begin + k) {
+                    const Index stop = next_fit->end - b_.begin;
+                    for (Index j = k; j < stop; ++j) bring_up_to_date(j, 0, k);
+                    seen = k;
+                    current_weights(k, stop);
+                    fit(*next_fit++, first, active);
+                }
             }
             if (const Index g = b_.group_of[static_cast<std::size_t>(b_.begin + k)]; g != group) {
                 group = g;
@@ -128,7 +133,7 @@ class SweepTile {
         const Index from = group.begin - b_.begin;
         const Index count = group.end - group.begin;
         const auto column = [&](Index i) { return at(current_, from + i); };
-        if (ClipSearch(grid_.clip).by_loss()) {
+        if (clip_of(grid_).by_loss()) {
             const auto loss = [&](const T* s, const T* z, T* sums) {
                 group_loss(from, from + count, s, z, sums);
             };

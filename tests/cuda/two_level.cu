@@ -1,0 +1,3 @@
+#include "cuda/backends.hpp"
+//
+#include "../solver/two_level_test.cpp"
