@@ -50,6 +50,15 @@ class QuantizedGGUF {
 
   private:
     template <class G, class F>
+    static bool try_two_level(residua::io::GGMLType type, F& f) {
+        for (const G& grid : residua::io::detail::grids_like(G{})) {
+            if (residua::io::ggml_type_of(grid) != type) continue;
+            f(grid, name_of(type).c_str());
+            return true;
+        }
+        return false;
+    }
+    template <class G, class F>
     static bool try_grid(residua::io::GGMLType type, F& f) {
         if (type != residua::io::GGMLFormat<G>::type) return false;
         f(G{}, residua::io::GGMLFormat<G>::name);
@@ -59,7 +68,9 @@ class QuantizedGGUF {
     static bool visit_type(residua::io::GGMLType type, F f) {
         using namespace residua;
         return try_grid<Q4_0Grid>(type, f) || try_grid<Q4_1Grid>(type, f) || try_grid<Q5_0Grid>(type, f) ||
-               try_grid<Q5_1Grid>(type, f) || try_grid<Q8_0Grid>(type, f) || try_grid<MXFP4Grid>(type, f);
+               try_grid<Q5_1Grid>(type, f) || try_grid<Q8_0Grid>(type, f) || try_grid<MXFP4Grid>(type, f) ||
+               try_two_level<KQuantGrid<16>>(type, f) || try_two_level<KQuantGrid<32>>(type, f) ||
+               try_two_level<IQ4Grid>(type, f);
     }
 
     residua::io::GGUFFile file_;

@@ -19,9 +19,11 @@
 ///     formats/nf4.hpp                 NF4Layer, pack_nf4, unpack_nf4
 ///     formats/model_config.hpp        write_quantization_config, find_quantization_config, quantization_metadata,
 ///                                     write_json, read_json
-///     gguf/tensor.hpp                 GGMLType, name_of, GGUFTensor
-///     gguf/blocks.hpp                 pack_ggml, unpack_ggml, GGMLFormat, BlockQ4_0, BlockQ4_1, BlockQ5_0,
+///     gguf/tensor.hpp                 GGMLType, name_of, GGUFTensor, GGMLMatrix
+///     gguf/blocks.hpp                 pack_ggml, unpack_ggml, ggml_matrix, GGMLFormat, BlockQ4_0, BlockQ4_1, BlockQ5_0,
 ///                                     BlockQ5_1, BlockQ8_0, BlockMXFP4
+///     gguf/super_blocks.hpp           pack_super_blocks, unpack_super_blocks, ggml_type_of, BlockQ2_K,
+///                                     BlockQ3_K, BlockQ4_K, BlockQ5_K, BlockQ6_K, BlockIQ4_NL, BlockIQ4_XS
 ///     gguf/file.hpp                   GGUFFile
 ///     gguf/writer.hpp                 write_gguf, gguf_tensor, GGUFEntry, GGUFValue
 ///     packing/bit_packing.hpp         pack_rows, unpack_rows, pack_rows_transposed, unpack_rows_transposed,
@@ -50,6 +52,7 @@
 #include "residua/io/formats/nf4.hpp"
 #include "residua/io/gguf/blocks.hpp"
 #include "residua/io/gguf/file.hpp"
+#include "residua/io/gguf/super_blocks.hpp"
 #include "residua/io/gguf/tensor.hpp"
 #include "residua/io/gguf/writer.hpp"
 #include "residua/io/mapped_file.hpp"

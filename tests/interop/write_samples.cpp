@@ -71,6 +71,16 @@ void write_gguf() {
         {io::gguf_tensor("norm.weight", {3}, norm), io::gguf_tensor<G>("layer.weight", blocks, 48)});
 }
 
+template <class G>
+void write_super_blocks(const G& grid) {
+    const auto layer = random_quantized(grid, 48, 512, G::group_size);
+    const auto packed = io::pack_super_blocks(layer);
+    const std::string name = "gguf_" + name_of(packed.type);
+    write_expected(name, layer);
+    io::write_gguf(folder / (name + ".gguf"), {{"general.architecture", std::string("none")}},
+                   {io::gguf_tensor("layer.weight", packed)});
+}
+
 void write_all() {
     for (const int bits : {2, 3, 4, 8}) {
         write_gptq(bits, Symmetry::None, false);
@@ -87,6 +97,9 @@ void write_all() {
     write_gguf<Q5_1Grid>();
     write_gguf<Q8_0Grid>();
     write_gguf<MXFP4Grid>();
+    for (const int bits : {2, 3, 6}) write_super_blocks(KQuantGrid<16>{.bits = bits});
+    for (const int bits : {4, 5}) write_super_blocks(KQuantGrid<32>{.bits = bits});
+    for (const bool nested : {false, true}) write_super_blocks(IQ4Grid{.nested = nested});
 
     const auto nvfp4 = random_quantized(NVFP4Grid{.tensor_scale = 0x1p-8f}, 32, 128, 16);
     const auto nvfp4_packed = io::pack_nvfp4(nvfp4);

@@ -3,6 +3,7 @@
 #include <cmath>
 #include <cstdint>
 #include <cstring>
+#include <span>
 #include <string>
 #include <type_traits>
 #include <vector>
@@ -174,6 +175,14 @@ template <class G>
                          blocks[static_cast<std::size_t>(r * layer.groups + g)]);
     }
     return blocks;
+}
+
+/// The same as a GGMLMatrix.
+template <class G>
+[[nodiscard]] GGMLMatrix ggml_matrix(const QuantizedLayer<G>& layer) {
+    const auto blocks = pack_ggml(layer);
+    const auto bytes = std::as_bytes(std::span(blocks));
+    return {GGMLFormat<G>::type, layer.rows, layer.cols, {bytes.begin(), bytes.end()}};
 }
 
 /// The inverse of pack_ggml(), for `rows` rows. Throws std::invalid_argument where they do not divide the

@@ -12,6 +12,7 @@
 
 #include "residua/io/error.hpp"
 #include "residua/io/gguf/blocks.hpp"
+#include "residua/io/gguf/super_blocks.hpp"
 #include "residua/io/gguf/tensor.hpp"
 #include "residua/io/mapped_file.hpp"
 
@@ -45,14 +46,28 @@ class GGUFFile {
     template <class G>
     [[nodiscard]] QuantizedLayer<G> layer(std::string_view name) const {
         const GGUFTensor& found = tensor(name);
-        if (found.type != GGMLFormat<G>::type || found.shape.size() != 2 || found.bytes.empty())
-            detail::malformed(source_, "tensor ", detail::in_quotes(name), " has type ", name_of(found.type),
-                              " and rank ", found.shape.size(), ", expected a matrix of ",
-                              GGMLFormat<G>::name);
-        std::vector<typename GGMLFormat<G>::Block> blocks(found.bytes.size() /
-                                                          sizeof(typename GGMLFormat<G>::Block));
-        std::memcpy(static_cast<void*>(blocks.data()), found.bytes.data(), found.bytes.size());
-        return unpack_ggml<G>(blocks, found.shape[0]);
+        const auto require_type = [&](bool matches, const std::string& types) {
+            if (!matches || found.shape.size() != 2 || found.bytes.empty())
+                detail::malformed(source_, "tensor ", detail::in_quotes(name), " has type ",
+                                  name_of(found.type), " and rank ", found.shape.size(),
+                                  ", expected a matrix of ", types);
+        };
+        if constexpr (TwoLevelGrid<G, float>) {
+            std::string types;
+            bool matches = false;
+            for (const G& grid : detail::grids_like(G{})) {
+                types += (types.empty() ? "" : " or ") + name_of(ggml_type_of(grid));
+                matches = matches || ggml_type_of(grid) == found.type;
+            }
+            require_type(matches, types);
+            return unpack_super_blocks<G>(found.type, found.bytes, found.shape[0]);
+        } else {
+            using Block = typename GGMLFormat<G>::Block;
+            require_type(found.type == GGMLFormat<G>::type, GGMLFormat<G>::name);
+            std::vector<Block> blocks(found.bytes.size() / sizeof(Block));
+            std::memcpy(static_cast<void*>(blocks.data()), found.bytes.data(), found.bytes.size());
+            return unpack_ggml<G>(blocks, found.shape[0]);
+        }
     }
 
   private:

@@ -22,6 +22,13 @@ enum class GGMLType : std::uint32_t {
     Q5_0 = 6,
     Q5_1 = 7,
     Q8_0 = 8,
+    Q2_K = 10,
+    Q3_K = 11,
+    Q4_K = 12,
+    Q5_K = 13,
+    Q6_K = 14,
+    IQ4_NL = 20,
+    IQ4_XS = 23,
     BF16 = 30,
     MXFP4 = 39,
 };
@@ -34,6 +41,14 @@ struct GGUFTensor {
     std::span<const std::byte> bytes;  ///< of a file's tensor: empty where its type is none of GGMLType's
 };
 
+/// A matrix in ggml's blocks, row by row, of a type that is not known when the program is compiled.
+struct GGMLMatrix {
+    GGMLType type = GGMLType::F32;
+    Index rows = 0;
+    Index cols = 0;
+    std::vector<std::byte> bytes = {};
+};
+
 namespace detail {
 
 struct GGMLTypeFacts {
@@ -44,11 +59,14 @@ struct GGMLTypeFacts {
 };
 
 inline constexpr std::array ggml_types = {
-    GGMLTypeFacts{GGMLType::F32, "F32", 1, 4},       GGMLTypeFacts{GGMLType::F16, "F16", 1, 2},
-    GGMLTypeFacts{GGMLType::Q4_0, "Q4_0", 32, 18},   GGMLTypeFacts{GGMLType::Q4_1, "Q4_1", 32, 20},
-    GGMLTypeFacts{GGMLType::Q5_0, "Q5_0", 32, 22},   GGMLTypeFacts{GGMLType::Q5_1, "Q5_1", 32, 24},
-    GGMLTypeFacts{GGMLType::Q8_0, "Q8_0", 32, 34},   GGMLTypeFacts{GGMLType::BF16, "BF16", 1, 2},
-    GGMLTypeFacts{GGMLType::MXFP4, "MXFP4", 32, 17},
+    GGMLTypeFacts{GGMLType::F32, "F32", 1, 4},         GGMLTypeFacts{GGMLType::F16, "F16", 1, 2},
+    GGMLTypeFacts{GGMLType::Q4_0, "Q4_0", 32, 18},     GGMLTypeFacts{GGMLType::Q4_1, "Q4_1", 32, 20},
+    GGMLTypeFacts{GGMLType::Q5_0, "Q5_0", 32, 22},     GGMLTypeFacts{GGMLType::Q5_1, "Q5_1", 32, 24},
+    GGMLTypeFacts{GGMLType::Q8_0, "Q8_0", 32, 34},     GGMLTypeFacts{GGMLType::BF16, "BF16", 1, 2},
+    GGMLTypeFacts{GGMLType::MXFP4, "MXFP4", 32, 17},   GGMLTypeFacts{GGMLType::Q2_K, "Q2_K", 256, 84},
+    GGMLTypeFacts{GGMLType::Q3_K, "Q3_K", 256, 110},   GGMLTypeFacts{GGMLType::Q4_K, "Q4_K", 256, 144},
+    GGMLTypeFacts{GGMLType::Q5_K, "Q5_K", 256, 176},   GGMLTypeFacts{GGMLType::Q6_K, "Q6_K", 256, 210},
+    GGMLTypeFacts{GGMLType::IQ4_NL, "IQ4_NL", 32, 18}, GGMLTypeFacts{GGMLType::IQ4_XS, "IQ4_XS", 256, 136},
 };
 
 /// Null for a type that is not in the table.

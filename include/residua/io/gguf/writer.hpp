@@ -16,12 +16,14 @@
 #include "residua/io/atomic_file.hpp"
 #include "residua/io/error.hpp"
 #include "residua/io/gguf/blocks.hpp"
+#include "residua/io/gguf/super_blocks.hpp"
 #include "residua/io/gguf/tensor.hpp"
 
 namespace residua::io {
 
-/// Metadata of a GGUF file: 32-bit numbers, booleans and text.
-using GGUFValue = std::variant<std::uint32_t, float, bool, std::string>;
+/// Metadata of a GGUF file: 32-bit numbers, booleans and text, and lists of text and of numbers.
+using GGUFValue = std::variant<std::uint32_t, float, bool, std::string, std::vector<std::string>,
+                               std::vector<std::int32_t>>;
 
 struct GGUFEntry {
     std::string key;
@@ -37,6 +39,10 @@ template <class G>
             GGMLFormat<G>::type,
             {rows, G::group_size * static_cast<Index>(blocks.size()) / rows},
             std::as_bytes(std::span(blocks))};
+}
+
+[[nodiscard]] inline GGUFTensor gguf_tensor(std::string name, const GGMLMatrix& matrix) {
+    return {std::move(name), matrix.type, {matrix.rows, matrix.cols}, matrix.bytes};
 }
 
 /// A tensor of the type F32 or F16, for the parts of a model that are not quantized: `values` row-major,
@@ -71,6 +77,14 @@ class GGUFBytes {
             number(GGUFValueType::String);
             text(*s);
         }
+        if (const auto* list = std::get_if<std::vector<std::string>>(&value)) {
+            array(GGUFValueType::String, list->size());
+            for (const std::string& s : *list) text(s);
+        }
+        if (const auto* list = std::get_if<std::vector<std::int32_t>>(&value)) {
+            array(GGUFValueType::Int32, list->size());
+            for (const std::int32_t i : *list) number(i);
+        }
     }
     void append(std::span<const std::byte> bytes) { bytes_.insert(bytes_.end(), bytes.begin(), bytes.end()); }
     void align() { bytes_.resize(aligned(bytes_.size())); }
@@ -82,6 +96,11 @@ class GGUFBytes {
     }
 
   private:
+    void array(GGUFValueType of, std::size_t size) {
+        number(GGUFValueType::Array);
+        number(of);
+        number(static_cast<std::uint64_t>(size));
+    }
     template <class T>
     void typed(GGUFValueType type, T value) {
         number(type);
