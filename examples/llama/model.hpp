@@ -40,7 +40,7 @@ struct Block {
 
 /// The four points of a block at which linear layers read, in the order of the computation.
 enum class Input { Attention, Output, Mlp, Down };
-constexpr std::array inputs{Input::Attention, Input::Output, Input::Mlp, Input::Down};
+inline constexpr std::array inputs{Input::Attention, Input::Output, Input::Mlp, Input::Down};
 
 /// The linear layers of a block, in the order in which they are quantized.
 struct LayerName {
@@ -48,7 +48,7 @@ struct LayerName {
     Linear Block::*layer;
     Input input;
 };
-constexpr std::array layer_names{
+inline constexpr std::array layer_names{
     LayerName{"self_attn.q_proj", &Block::q, Input::Attention},
     LayerName{"self_attn.k_proj", &Block::k, Input::Attention},
     LayerName{"self_attn.v_proj", &Block::v, Input::Attention},

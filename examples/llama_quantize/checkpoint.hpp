@@ -9,21 +9,18 @@
 #include <utility>
 #include <vector>
 
-#include "../llama/model.hpp"
 #include "../support/output_file.hpp"
 #include "../support/text.hpp"
 #include "content_hash.hpp"
 #include "folder_lock.hpp"
-
-/// The linear layers of one block, in the order of llama::layer_names.
-using QuantizedBlock = std::array<residua::QuantizedLayer<residua::IntegerGrid>, llama::layer_names.size()>;
+#include "output.hpp"
 
 /// A checkpoint in the GPTQ format that is being written, one shard for each block and one for the rest.
 ///
 /// A shard appears under its name when it is complete, the index and config.json come last: what is on disk
 /// is either a finished model or what a killed run has finished, from which it can go on. The folder is this
 /// process's alone for as long as the object lives, see FolderLock.
-class Checkpoint {
+class Checkpoint : public Output {
   public:
     using Index = residua::Index;
 
@@ -50,18 +47,19 @@ class Checkpoint {
     }
 
     /// Removes what is to go. All that can be known to go wrong is known now.
-    void start() {
+    void start() override {
         for (const std::filesystem::path& path : obsolete_) std::filesystem::remove(path);
         obsolete_.clear();
     }
 
-    bool has_block(Index block) const { return has_block_[std::size_t(block)]; }
+    bool has_block(Index block) const override { return has_block_[std::size_t(block)]; }
 
     /// `degraded`: what is to be remembered of how the layers came about.
-    void write_block(Index block, const QuantizedBlock& layers, const nlohmann::json& degraded) {
+    void write_block(Index block, const QuantizedBlock& layers, const nlohmann::json& degraded) override {
         std::vector<residua::io::GPTQLayer> packed;
         std::vector<residua::io::TensorInfo> tensors;
-        for (const auto& layer : layers) packed.push_back(residua::io::pack_gptq(layer, format_.version));
+        for (const auto& layer : layers)
+            packed.push_back(residua::io::pack_gptq(layer.integers, format_.version));
         for (std::size_t i = 0; i < packed.size(); ++i) {
             for (auto& tensor : packed[i].tensors(layer_name(block, i))) tensors.push_back(std::move(tensor));
         }
@@ -69,12 +67,12 @@ class Checkpoint {
         has_block_[std::size_t(block)] = true;
     }
 
-    QuantizedBlock read_block(Index block, nlohmann::json& degraded) const {
+    QuantizedBlock read_block(Index block, nlohmann::json& degraded) const override {
         const residua::io::SafetensorsFile file = open_shard(block);
         degraded = nlohmann::json::parse(file.metadata().find("residua_degraded")->second, nullptr, false);
         QuantizedBlock layers;
         for (std::size_t i = 0; i < layers.size(); ++i) {
-            layers[i] = residua::io::unpack_gptq(
+            layers[i].integers = residua::io::unpack_gptq(
                 residua::io::read_gptq(file, layer_name(block, i), format_.bits, format_.version));
         }
         return layers;
@@ -82,7 +80,7 @@ class Checkpoint {
 
     /// Writes what is not quantized, then the configuration, the tokenizer's files and the index. Tensors keep
     /// their type, but those of a rotated model and a last norm that was fitted become float.
-    void finish(const llama::Model& model, bool is_norm_fitted) const {
+    void finish(const llama::Model& model, bool is_norm_fitted) override {
         const residua::io::SafetensorsCheckpoint source(source_);
         const bool is_rotated = !rotation_.is_null();
         std::vector<residua::io::TensorInfo> tensors;

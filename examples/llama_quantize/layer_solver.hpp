@@ -1,6 +1,7 @@
 #pragma once
 
 #include <memory>
+#include <residua/io/gguf/tensor.hpp>
 #include <residua/solver/final_norm.hpp>
 #include <residua/solver/quantized_layer.hpp>
 #include <string>
@@ -12,6 +13,9 @@
 struct SolvedLayer {
     residua::Report report;
     residua::QuantizedLayer<residua::IntegerGrid> layer = {};
+
+    residua::io::GGMLMatrix blocks = {};  ///< in place of `layer`, if there are any
+    residua::Matrix<float> weights = {};  ///< what the blocks stand for
 };
 
 /// The same tokens in both models; views are empty where they are not asked for.
@@ -43,6 +47,10 @@ class LayerSolver {
 
 std::unique_ptr<LayerSolver> make_cpu_solver(const SolveSettings& settings, int threads, Ranks& ranks,
                                              const Cooperation& cooperation);
+
+/// Onto the blocks of a GGUF type, or what replaces it where it does not divide rows, which is said on stderr.
+std::unique_ptr<LayerSolver> make_block_solver(const SolveSettings& settings, residua::io::GGMLType type,
+                                               int threads);
 
 #ifdef RESIDUA_EXAMPLE_CUDA
 /// On the GPU of this rank's number among those of its host.

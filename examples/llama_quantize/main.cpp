@@ -5,9 +5,9 @@
 ///     settings.cpp           the command line
 ///     quantize_model.hpp     block after block, layer after layer
 ///     calibration.hpp        the tokens on their way through the full-precision and the quantized model
-///     layer_solver.hpp       one layer: cpu_solver.cpp, cuda_solver.cu
+///     layer_solver.hpp       one layer: cpu_solver.cpp, block_solver.cpp, cuda_solver.cu
 ///     ranks.hpp              the processes that share the work
-///     checkpoint.hpp         the output, shard by shard, and how to go on with it
+///     output.hpp             the output: checkpoint.hpp, shard by shard, and how to go on with it; gguf_output.cpp
 ///     plot.cpp               --plot
 
 #include <unistd.h>
@@ -20,6 +20,8 @@
 #include "../llama/perplexity.hpp"
 #include "../llama/rotation.hpp"
 #include "../support/memory.hpp"
+#include "checkpoint.hpp"
+#include "gguf_output.hpp"
 #include "plot.hpp"
 #include "quantize_model.hpp"
 #include "settings.hpp"
@@ -91,6 +93,8 @@ class Comparison {
           executor_(settings.threads > 0 ? residua::Executor(settings.threads) : residua::Executor()) {}
 
     std::vector<Row> run() {
+        residua::require(!settings_.blocks || ranks_.size() == 1, "--format of a GGUF file: processes are",
+                         ranks_.size(), "1: they share the solves of integer grids alone");
         const llama::Config config = llama::Config::read(settings_.model);
         evaluation_ = llama::read_windows(settings_.evaluation, config.vocabulary, settings_.window,
                                           settings_.evaluation_windows);
@@ -124,12 +128,10 @@ class Comparison {
         llama::Model model = llama::read_model(settings_.model);
         if (rotations_) llama::rotate(model, *rotations_);
         const auto at = outputs_.find(method);
-        Checkpoint* output = at == outputs_.end() ? nullptr : &at->second;
+        Output* output = at == outputs_.end() ? nullptr : at->second.get();
         if (output) output->start();
         const Cooperation& cooperation = settings_.cooperation;
-        const auto solver = settings_.device == "cuda"
-                                ? make_cuda_solver(settings_.solve, ranks_, cooperation)
-                                : make_cpu_solver(settings_.solve, settings_.threads, ranks_, cooperation);
+        const auto solver = make_solver();
         try {
             ProgressLine line(method, ranks_);
             ModelQuantizer quantizer({.name = method,
@@ -188,8 +190,27 @@ class Comparison {
         return json;
     }
 
+    std::unique_ptr<LayerSolver> make_solver() const {
+        if (settings_.blocks) return make_block_solver(settings_.solve, *settings_.blocks, settings_.threads);
+        const Cooperation& cooperation = settings_.cooperation;
+        return settings_.device == "cuda"
+                   ? make_cuda_solver(settings_.solve, ranks_, cooperation)
+                   : make_cpu_solver(settings_.solve, settings_.threads, ranks_, cooperation);
+    }
+
     /// One for each method, before the first one starts; rank 0 writes them.
     void open_outputs(const llama::Config& config) {
+        const auto path_of = [&](const std::string& name) {
+            return settings_.methods.size() == 1 ? settings_.output : settings_.output / name;
+        };
+        if (settings_.blocks) {
+            for (const std::string& method : settings_.methods)
+                if (method != "none")
+                    outputs_[method] =
+                        std::make_unique<GGUFOutput>(path_of(method + ".gguf"), settings_.model, config,
+                                                     *settings_.blocks, settings_.existing);
+            return;
+        }
         const auto& options = settings_.solve.options;
         const residua::io::GPTQConfig format{
             .bits = settings_.solve.grid.bits,
@@ -203,9 +224,8 @@ class Comparison {
             if (method == "none") continue;
             nlohmann::json made_with = common;
             made_with["--method"] = method;
-            outputs_.try_emplace(method,
-                                 settings_.methods.size() == 1 ? settings_.output : settings_.output / method,
-                                 settings_.model, config, format, rotation(), made_with, settings_.existing);
+            outputs_[method] = std::make_unique<Checkpoint>(path_of(method), settings_.model, config, format,
+                                                            rotation(), made_with, settings_.existing);
         }
     }
 
@@ -243,7 +263,7 @@ class Comparison {
     residua::Executor executor_;
     llama::Windows calibration_, evaluation_;
     std::optional<llama::Rotations> rotations_;
-    std::map<std::string, Checkpoint> outputs_;
+    std::map<std::string, std::unique_ptr<Output>> outputs_;
 };
 
 nlohmann::json to_json(const Row& row) {

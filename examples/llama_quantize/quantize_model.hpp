@@ -8,7 +8,7 @@
 
 #include "../support/degradation.hpp"
 #include "calibration.hpp"
-#include "checkpoint.hpp"
+#include "output.hpp"
 
 /// What became of one linear layer.
 struct LayerRecord {
@@ -66,7 +66,7 @@ class ModelQuantizer {
           progress_(std::move(progress)) {}
 
     std::vector<LayerRecord> run(llama::Model& model, const llama::Windows& windows,
-                                 const llama::ActivationSettings& activations, Checkpoint* output) {
+                                 const llama::ActivationSettings& activations, Output* output) {
         const residua::Index positions = llama::longest(windows);
         const llama::Runner reference_runner(model.config, positions);
         const llama::Runner runner(model.config, positions, activations);
@@ -88,7 +88,7 @@ class ModelQuantizer {
             nlohmann::json degraded = nlohmann::json::object();  // by layer, for runs that go on from here
             if (is_done) {
                 if (output) quantized = output->read_block(block_, degraded);
-                for (auto& layer : quantized) residua::broadcast_layer(ranks_, layer, 0);
+                for (auto& layer : quantized) residua::broadcast_layer(ranks_, layer.integers, 0);
             }
             calibration.enter(reference, block);
             for (const llama::Input input : llama::inputs) {
@@ -103,14 +103,17 @@ class ModelQuantizer {
                     LayerRecord record{.name = llama::block_prefix(block_) + layer.name};
                     report(layer.name, double(i) / double(llama::layer_names.size()));
                     llama::Linear& target = block.*layer.layer;
+                    residua::Matrix<float> values;
                     if (is_done) {
                         record.degradation = degradation_from(degraded, layer.name);
                     } else {
-                        quantized[i] = solve(target.weight, record);
+                        SolvedLayer solved = solve(target.weight, record);
+                        quantized[i] = {std::move(solved.layer), std::move(solved.blocks)};
+                        values = std::move(solved.weights);
                         if (!record.degradation.text().empty())
                             degraded[layer.name] = json_of(record.degradation);
                     }
-                    const auto values = quantized[i].dequantize();
+                    if (values.rows() == 0) values = quantized[i].integers.dequantize();
                     target.weight =
                         Eigen::Map<const llama::Rows>(values.data(), values.rows(), values.cols());
                     record.output_error = output_error(calibration, reference.*layer.layer, target);
@@ -144,7 +147,7 @@ class ModelQuantizer {
                 .rounding = number(3)};
     }
 
-    residua::QuantizedLayer<residua::IntegerGrid> solve(const llama::Rows& weight, LayerRecord& record) {
+    SolvedLayer solve(const llama::Rows& weight, LayerRecord& record) {
         SolvedLayer solved = solver_.solve(method_.name, llama::view(weight));
         const residua::Report& r = solved.report;
         if (r.status != residua::Status::Success)
@@ -155,7 +158,7 @@ class ModelQuantizer {
         record.damping = r.damping;
         record.degradation = Degradation::of(r);
         record.seconds = r.seconds.solve();
-        return std::move(solved.layer);
+        return solved;
     }
 
     void fit_final_norm(llama::Model& model, Calibration& calibration) {

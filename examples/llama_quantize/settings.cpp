@@ -2,6 +2,7 @@
 
 #include <set>
 
+#include "../support/ggml_types.hpp"
 #include "../support/solver_arguments.hpp"
 
 namespace {
@@ -38,6 +39,26 @@ nlohmann::json choices_of(const CLI::App& app) {
             option->count() > 0 ? CLI::detail::join(option->results()) : option->get_default_str();
     }
     return choices;
+}
+
+/// What the blocks of a GGUF file go together with.
+void check_blocks(const Settings& s, const std::string& format) {
+    const bool is_half = *s.blocks == io::GGMLType::F16;
+    const std::string what = "--format " + format + ": ";
+    for (const std::string& method : s.methods) {
+        const bool known =
+            method == "none" || method == "rtn" || (!is_half && (method == "gptq" || method == "qep"));
+        require(known, what + "--method is", method,
+                is_half ? "rtn, for nothing is solved" : "rtn, gptq or qep");
+    }
+    require(s.device == "cpu", what + "--device is", s.device, "cpu");
+    require(s.existing != Existing::Resume, what + "--resume is", "given",
+            "nothing, for the file is written when it is complete");
+    require(s.rotation == "none" || !s.online_hadamard, what + "--rotate is", s.rotation,
+            "none, or --no-online-hadamard beside it: llama.cpp has no online transforms");
+    if (!is_half) require_group_size_of(*s.blocks, s.solve.options.group_size);
+    if (!s.output.empty() && s.methods.size() == 1)
+        require_new_file("--output", s.output, s.existing == Existing::Overwrite);
 }
 
 }  // namespace
@@ -91,10 +112,13 @@ Settings parse_settings(CLI::App& app, int argc, char** argv) {
     app.add_option("--kv-bits", cache.bits, "bits of the key and value cache; 16: as it is")
         ->capture_default_str();
     app.add_option("--output", s.output,
-                   "folder for the quantized model (with several methods: one each in it)");
-    add_choice<io::GPTQVersion>(app, "--format", s.format,
-                                {{"gptq-v1", io::GPTQVersion::V1}, {"gptq-v2", io::GPTQVersion::V2}},
-                                "of the output");
+                   "folder for the quantized model, or its GGUF file (with several methods: one each in it)");
+    std::string format = "gptq-v2";
+    std::vector<std::string> formats = ggml_format_names();
+    formats.insert(formats.begin(), {"gptq-v1", "gptq-v2", "gguf-f16"});
+    app.add_option("--format", format, "of the output; gguf-: all linear layers of that type")
+        ->check(CLI::IsMember(formats))
+        ->capture_default_str();
     bool resume = false, overwrite = false;
     app.add_flag("--resume", resume, "go on with the blocks that --output holds");
     app.add_flag("--overwrite", overwrite, "replace the model that --output holds, and files of that name");
@@ -117,6 +141,13 @@ Settings parse_settings(CLI::App& app, int argc, char** argv) {
         ->capture_default_str();
     app.parse(argc, argv);
 
+    if (format == "gptq-v1") s.format = io::GPTQVersion::V1;
+    if (format.starts_with("gguf-")) {
+        s.blocks = format == "gguf-f16" ? io::GGMLType::F16 : ggml_type_named(format);
+        const bool is_half = *s.blocks == io::GGMLType::F16;
+        if (methods->count() == 0)
+            s.methods = is_half ? std::vector<std::string>{"rtn"} : std::vector<std::string>{"gptq", "qep"};
+    }
     if (solver.best->count() > 0) {
         if (methods->count() == 0) s.methods = {"qep"};
         if (final_norm->count() == 0) s.final_norm = true;
@@ -153,11 +184,14 @@ Settings parse_settings(CLI::App& app, int argc, char** argv) {
     require(s.cooperation.segments >= 1, "--segments is", s.cooperation.segments, "at least 1");
     require(s.cooperation.timeout > 0, "--rank-timeout is", s.cooperation.timeout, "a positive number");
     s.choices = choices_of(app);
-    s.solve.resolve_group_size();
+    if (s.blocks) check_blocks(s, format);
+    if (!s.blocks) s.solve.resolve_group_size();
     s.solve.validate();
     check_methods(app, s.solve, s.methods);
     refuse_idle(app, !s.cooperation.ordered, {"--segments"}, "--reduction is fast");
-    refuse_idle(app, s.output.empty(), {"--format"}, "there is no --output");
+    refuse_idle(app, s.output.empty() && !s.blocks, {"--format"}, "there is no --output");
+    refuse_idle(app, s.blocks.has_value(), {"--bits", "--symmetric", "--scale-type"},
+                "--format " + format + " fixes it");
     refuse_idle(app, s.output.empty() && s.plot.empty(), {"--overwrite"}, "there is no --output or --plot");
     refuse_idle(app, s.methods == std::vector<std::string>{"none"}, {"--output", "--plot"},
                 "nothing is quantized");
@@ -169,6 +203,6 @@ Settings parse_settings(CLI::App& app, int argc, char** argv) {
     require(s.output.empty() || s.format != io::GPTQVersion::V1 || s.solve.grid.symmetry != Symmetry::None,
             "--format gptq-v1: --symmetric is", "none",
             "restricted or full: this version cannot hold zeros of 0, which groups of positive weights have");
-    if (!s.output.empty()) io::require_gptq_bits(s.solve.grid.bits);
+    if (!s.output.empty() && !s.blocks) io::require_gptq_bits(s.solve.grid.bits);
     return s;
 }

@@ -3,6 +3,7 @@
 #include <filesystem>
 #include <optional>
 #include <residua/io/formats/gptq_config.hpp>
+#include <residua/io/gguf/tensor.hpp>
 #include <string>
 #include <vector>
 
@@ -21,7 +22,7 @@ struct Settings {
     std::filesystem::path model = RESIDUA_EXAMPLE_DATA_DIR "/tiny-llama";
     std::filesystem::path calibration;  ///< empty: calibration.txt of the model
     std::filesystem::path evaluation;   ///< empty: eval.txt of the model
-    std::filesystem::path output;       ///< empty: nothing is written
+    std::filesystem::path output;       ///< a folder, or a GGUF file; empty: nothing is written
     std::filesystem::path plot;
     residua::Index window = 512;
     residua::Index calibration_windows = 0;  ///< 0: all
@@ -35,6 +36,7 @@ struct Settings {
     bool online_hadamard = true;
     llama::ActivationSettings activations;
     residua::io::GPTQVersion format = residua::io::GPTQVersion::V2;
+    std::optional<residua::io::GGMLType> blocks;  ///< of a GGUF file in place of a GPTQ checkpoint
     std::string device = "cpu";
     int threads = 0;  ///< 0: as many as the machine has
     Cooperation cooperation;

@@ -1,4 +1,3 @@
-#include <residua/grids/ggml_grid.hpp>
 #include <residua/grids/mxfp4_grid.hpp>
 #include <residua/grids/nvfp4_grid.hpp>
 #include <residua/io.hpp>
@@ -14,12 +13,6 @@ void write_fp4(const Settings& settings, const io::FP4Layer& packed) {
                           io::quantization_metadata(packed.config()));
 }
 
-template <class G>
-void write(const Settings& settings, const QuantizedLayer<G>& layer) {
-    const auto blocks = io::pack_ggml(layer);
-    io::write_gguf(settings.output, {{"general.architecture", std::string("none")}},
-                   {io::gguf_tensor<G>(settings.name + ".weight", blocks, layer.rows)});
-}
 void write(const Settings& settings, const QuantizedLayer<NVFP4Grid>& layer) {
     write_fp4(settings, io::pack_nvfp4(layer));
 }
@@ -31,20 +24,28 @@ void write(const Settings& settings, const QuantizedLayer<MXFP4Grid>& layer) {
 
 Result quantize_to_blocks(Experiment& experiment, const Layer& layer, const Settings& settings,
                           Cpu& backend) {
-    const auto onto = [&](const auto& grid) {
-        Methods methods(experiment, settings, grid,
-                        [&](const std::string&, const auto& q) { write(settings, q.to_host(backend)); });
+    const auto onto = [&](const auto& grid, auto write) {
+        Methods methods(experiment, settings, grid, write);
         methods.round();
         methods.solve("gptq", GPTQ{});
         methods.solve("qep", QEP{});
         return methods.result;
     };
+    if (settings.format.starts_with("gguf-")) {
+        const io::GGMLType asked = ggml_type_named(settings.format);
+        const io::GGMLType type = ggml_type_for(asked, layer.in);
+        require(type != io::GGMLType::F16, "--format " + settings.format + ": columns of weight are",
+                layer.in, "a multiple of 32");
+        if (type != asked)
+            std::fprintf(stderr, "rows of %td weights are no whole blocks of %s: %s in its place\n", layer.in,
+                         name_of(asked).c_str(), name_of(type).c_str());
+        return onto(type, [&](const std::string&, const SolvedBlocks& q) {
+            io::write_gguf(settings.output, {{"general.architecture", std::string("none")}},
+                           {io::gguf_tensor(settings.name + ".weight", q.blocks)});
+        });
+    }
+    const auto write_layer = [&](const std::string&, const auto& q) { write(settings, q.to_host(backend)); };
     const ClipSearch clip = settings.solve.grid.clip;
-    if (settings.format == "gguf-q4_0") return onto(Q4_0Grid{clip});
-    if (settings.format == "gguf-q4_1") return onto(Q4_1Grid{clip});
-    if (settings.format == "gguf-q5_0") return onto(Q5_0Grid{clip});
-    if (settings.format == "gguf-q5_1") return onto(Q5_1Grid{clip});
-    if (settings.format == "gguf-q8_0") return onto(Q8_0Grid{clip});
-    if (settings.format == "nvfp4") return onto(NVFP4Grid::for_weights(layer.weights(), clip));
-    return onto(MXFP4Grid{clip});
+    if (settings.format == "nvfp4") return onto(NVFP4Grid::for_weights(layer.weights(), clip), write_layer);
+    return onto(MXFP4Grid{clip}, write_layer);
 }

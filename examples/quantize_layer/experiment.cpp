@@ -1,5 +1,9 @@
 #include "experiment.hpp"
 
+#include <unistd.h>
+
+#include <cstdio>
+
 using namespace residua;
 
 Experiment::Experiment(Cpu& backend, const Layer& layer, const Settings& settings)
@@ -14,6 +18,32 @@ Experiment::Experiment(Cpu& backend, const Layer& layer, const Settings& setting
         reference_error_ =
             (product(weights(), 0, calibration_, true) - product(weights(), 0, calibration_, false))
                 .squaredNorm();
+}
+
+SolverOptions Experiment::with_progress(const std::string& method) const {
+    SolverOptions options = settings_.solve.options;
+    if (isatty(STDERR_FILENO)) {
+        options.progress = [method](const Progress& p) {
+            return std::fprintf(stderr, "\r%s %3d %%%s", method.c_str(), int(100 * p.done / p.total),
+                                p.done == p.total ? "\r\033[K" : ""),
+                   true;
+        };
+    }
+    return options;
+}
+
+SolvedBlocks Experiment::round(io::GGMLType type) {
+    const auto start = std::chrono::steady_clock::now();
+    SolvedBlocks q =
+        compiled::round_onto_blocks(backend_, settings_.solve, type, layer_.weights(), &moments_);
+    q.report.seconds.sweep = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+    return q;
+}
+
+SolvedBlocks Experiment::solve_onto_blocks(const std::string& method, io::GGMLType type) {
+    SolveSettings settings = settings_.solve;
+    settings.options = with_progress(method);
+    return compiled::solve_onto_blocks(method, copy(moments_), settings, type, layer_.weights());
 }
 
 Row Experiment::measure(const std::string& method, const Report& report, const Matrix<float>& values) const {

@@ -1,14 +1,11 @@
 #pragma once
 
-#include <unistd.h>
-
 #include <Eigen/Core>
 #include <chrono>
-#include <cstdio>
 #include <residua/residua.hpp>
 #include <string>
 
-#include "../support/solvers.hpp"
+#include "../support/ggml_solvers.hpp"
 #include "cuda.hpp"
 #include "layer.hpp"
 #include "settings.hpp"
@@ -50,14 +47,7 @@ class Experiment {
     template <class M, class G>
     Quantized<G> solve(M method, const G& grid) {
         method = settings_.solve.with_coefficients(method);
-        residua::SolverOptions options = settings_.solve.options;
-        if (isatty(STDERR_FILENO)) {
-            options.progress = [](const residua::Progress& p) {
-                return std::fprintf(stderr, "\r%s %3d %%%s", M::name, int(100 * p.done / p.total),
-                                    p.done == p.total ? "\r\033[K" : ""),
-                       true;
-            };
-        }
+        const residua::SolverOptions options = with_progress(M::name);
         if constexpr (std::is_same_v<G, residua::IntegerGrid>) {
             if (settings_.device == "cuda") {
                 auto result = solve_on_cuda(layer_, calibration_, options, method, grid);
@@ -71,18 +61,33 @@ class Experiment {
         return compiled::quantize(solver, layer_.weights(), grid);
     }
 
+    /// Onto the blocks of a GGUF type.
+    SolvedBlocks round(residua::io::GGMLType type);
+    template <class M>
+    SolvedBlocks solve(const M&, residua::io::GGMLType type) {
+        return solve_onto_blocks(std::is_same_v<M, residua::QEP> ? "qep" : "gptq", type);
+    }
+
+    Row measure(const std::string& method, const SolvedBlocks& q) const {
+        return measure(method, q.report, q.weights);
+    }
     template <class G>
     Row measure(const std::string& method, const Quantized<G>& q) const {
         return measure(method, q.report, q ? q.dequantize(backend_) : residua::Matrix<float>());
     }
 
   private:
+    SolvedBlocks solve_onto_blocks(const std::string& method, residua::io::GGMLType type);
+
     using Dense = Eigen::Matrix<float, Eigen::Dynamic, Eigen::Dynamic, Eigen::RowMajor>;
 
     static Eigen::Map<const Dense> map(residua::MatrixView<const float> v) {
         return {v.data, v.rows, v.cols};
     }
     Eigen::Map<const Dense> weights() const { return map(layer_.weights()); }
+
+    /// The options of a solve, which shows on a terminal how far it is.
+    residua::SolverOptions with_progress(const std::string& method) const;
 
     /// `values`: the dequantized weights, where the status is Success.
     Row measure(const std::string& method, const residua::Report& report,

@@ -12,7 +12,7 @@ struct Result {
     bool degraded = false;  ///< a method succeeded, but see Degradation
 };
 
-/// Runs the methods that the settings ask for, onto any grid.
+/// Runs the methods that the settings ask for, onto any grid, or onto the blocks of a GGUF type.
 template <class G, class Write>
 class Methods {
   public:
@@ -43,7 +43,7 @@ class Methods {
         return settings_.method == "all" || settings_.method == method;
     }
 
-    void add(const std::string& method, const Quantized<G>& q) {
+    void add(const std::string& method, const auto& q) {
         result.rows.push_back(experiment_.measure(method, q));
         result.failed = result.failed || !q;
         const Degradation degradation = Degradation::of(q.report);

@@ -4,6 +4,7 @@
 #include <residua/grids/nvfp4_grid.hpp>
 #include <residua/io/formats/gptq_config.hpp>
 
+#include "../support/ggml_types.hpp"
 #include "../support/output_file.hpp"
 #include "../support/solver_arguments.hpp"
 
@@ -18,10 +19,12 @@ Settings parse_settings(CLI::App& app, int argc, char** argv) {
     app.add_option("--output", s.output, "file to write, in --format (one method only)");
     bool overwrite = false;
     app.add_flag("--overwrite", overwrite, "replace a file of the output's name");
+    std::vector<std::string> formats = ggml_format_names();
+    formats.insert(formats.begin(),
+                   {"residua", "gptq-v1", "gptq-v2", "compressed-tensors", "nvfp4", "mxfp4"});
     app.add_option("--format", s.format,
                    "residua: codes, scales, zeros, group_index and dequantized weights as plain tensors")
-        ->check(CLI::IsMember({"residua", "gptq-v1", "gptq-v2", "compressed-tensors", "gguf-q4_0",
-                               "gguf-q4_1", "gguf-q5_0", "gguf-q5_1", "gguf-q8_0", "nvfp4", "mxfp4"}))
+        ->check(CLI::IsMember(formats))
         ->capture_default_str();
     app.add_option("--name", s.name, "name of the layer in the output")->capture_default_str();
     const CLI::Option* method = app.add_option("--method", s.method, "what to quantize with")
@@ -46,9 +49,13 @@ Settings parse_settings(CLI::App& app, int argc, char** argv) {
 
     if (s.is_block_format()) {
         require(s.device == "cpu", "--format " + s.format + ": --device is", s.device, "cpu");
-        residua::Index& group_size = s.solve.options.group_size;  // all blocks but NVFP4's have 32 columns
-        group_size = s.format == "nvfp4" ? residua::resolve_group_size<residua::NVFP4Grid>(group_size)
-                                         : residua::resolve_group_size<residua::MXFP4Grid>(group_size);
+        residua::Index& group_size = s.solve.options.group_size;
+        if (s.format.starts_with("gguf-")) {
+            require_group_size_of(ggml_type_named(s.format), group_size);
+        } else {
+            group_size = s.format == "nvfp4" ? residua::resolve_group_size<residua::NVFP4Grid>(group_size)
+                                             : residua::resolve_group_size<residua::MXFP4Grid>(group_size);
+        }
         const bool is_known =
             s.method == "all" || s.method == "rtn" || s.method == "gptq" || s.method == "qep";
         require(is_known, "--format " + s.format + ": --method is", s.method, "rtn, gptq, qep or all");

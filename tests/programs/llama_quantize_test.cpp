@@ -1,6 +1,8 @@
 /// llama_quantize from outside: what it prints, writes, goes on with and refuses.
 
+#include <cstring>
 #include <llama/perplexity.hpp>
+#include <map>
 #include <nlohmann/json.hpp>
 
 #include "catch.hpp"
@@ -89,6 +91,95 @@ TEST_CASE("llama_quantize: the output is the model that was measured", "[program
     CHECK_FALSE(checkpoint.contains("model.layers.0.mlp.down_proj.weight"));
 }
 
+namespace {
+
+/// A tensor of a GGUF file in float, its rows as they stand there.
+std::vector<float> values_of(const io::GGUFFile& file, const std::string& name) {
+    const io::GGUFTensor& tensor = file.tensor(name);
+    std::vector<float> values;
+    const auto copy = [&]<class T>(T) {
+        std::vector<T> stored(tensor.bytes.size() / sizeof(T));
+        std::memcpy(static_cast<void*>(stored.data()), tensor.bytes.data(), tensor.bytes.size());
+        for (const T value : stored) values.push_back(float(value));
+    };
+    if (tensor.type == io::GGMLType::F32) copy(float());
+    if (tensor.type == io::GGMLType::F16) copy(float16(0.0f));
+    if (tensor.type == io::GGMLType::Q4_K) {
+        const auto matrix = file.layer<KQuantGrid<32>>(name).dequantize();
+        values.assign(matrix.data(), matrix.data() + matrix.size());
+    }
+    return values;
+}
+
+/// Rows of q and k in the order of Hugging Face: the even ones of each head, then the odd ones.
+std::vector<float> halves_apart(const std::vector<float>& values, std::size_t cols, std::size_t head_size) {
+    std::vector<float> result;
+    for (std::size_t r = 0; r < values.size() / cols; ++r) {
+        const std::size_t within = r % head_size;
+        const std::size_t from = r - within + 2 * within % head_size + 2 * within / head_size;
+        result.insert(result.end(), values.begin() + std::ptrdiff_t(from * cols),
+                      values.begin() + std::ptrdiff_t((from + 1) * cols));
+    }
+    return result;
+}
+
+}  // namespace
+
+TEST_CASE("llama_quantize: a GGUF file is the model that was measured", "[programs]") {
+    const Folder folder;
+    const std::string output = folder / "model.gguf", copy = folder / "copy";
+    const Output made =
+        llama_quantize(folder, small + "--method gptq --format gguf-q4_k --json --output " + output);
+    INFO(made.err);
+    REQUIRE(made.code == 0);
+    const io::GGUFFile file(output);
+    CHECK(file.tensors().size() == 3 + 9 * 6);
+
+    // the same tensors as a checkpoint of Hugging Face's layout, with its names
+    const io::SafetensorsFile original(tiny + "/model.safetensors");
+    std::vector<std::pair<std::string, std::string>> names = {
+        {"model.embed_tokens", "token_embd"}, {"model.norm", "output_norm"}, {"lm_head", "output"}};
+    for (int i = 0; i < 6; ++i) {
+        const std::string here = "model.layers." + std::to_string(i) + ".",
+                          there = "blk." + std::to_string(i) + ".";
+        for (const auto& [ours, theirs] :
+             std::map<std::string, std::string>{{"input_layernorm", "attn_norm"},
+                                                {"post_attention_layernorm", "ffn_norm"},
+                                                {"self_attn.q_proj", "attn_q"},
+                                                {"self_attn.k_proj", "attn_k"},
+                                                {"self_attn.v_proj", "attn_v"},
+                                                {"self_attn.o_proj", "attn_output"},
+                                                {"mlp.gate_proj", "ffn_gate"},
+                                                {"mlp.up_proj", "ffn_up"},
+                                                {"mlp.down_proj", "ffn_down"}})
+            names.emplace_back(here + ours, there + theirs);
+    }
+    std::vector<std::vector<float>> kept;
+    std::vector<io::TensorInfo> tensors;
+    kept.reserve(names.size());
+    for (const auto& [ours, theirs] : names) {
+        const bool rotates = theirs.ends_with("attn_q") || theirs.ends_with("attn_k");
+        std::vector<float> values = values_of(file, theirs + ".weight");
+        CHECK(file.tensor(theirs + ".weight").shape == original.info(ours + ".weight").shape);
+        kept.push_back(rotates ? halves_apart(values, 256, 64) : std::move(values));
+        tensors.push_back(
+            io::tensor_of(ours + ".weight", original.info(ours + ".weight").shape, kept.back()));
+    }
+    fs::create_directories(copy);
+    io::write_safetensors(copy + "/model.safetensors", std::move(tensors));
+    for (const char* name : {"config.json", "calibration.txt", "eval.txt"})
+        fs::copy_file(tiny + "/" + name, copy + "/" + name);
+    const Output read = llama_quantize(folder, small + "--method none --json --model " + copy);
+    INFO(read.err);
+    REQUIRE(read.code == 0);
+    const double measured = nlohmann::json::parse(made.out)[1]["perplexity"];
+    CHECK(nlohmann::json::parse(read.out)[0]["perplexity"].get<double>() == Approx(measured).epsilon(1e-5));
+
+    const std::string bytes = content(output);
+    for (const char* text : {"general.architecture", "llama.rope.freq_base", "tokenizer.ggml.tokens"})
+        CHECK(contains(bytes, text));
+}
+
 TEST_CASE("llama_quantize: a killed run goes on to the same bytes", "[programs]") {
     const Folder folder;
     const std::string whole = folder / "whole", killed = folder / "killed";
@@ -132,6 +223,12 @@ TEST_CASE("llama_quantize: what cannot be done is refused with the reason", "[pr
     CHECK(contains(refusal("--method best"), "best"));
     CHECK(contains(refusal("--activation-bits 1"), "--activation-bits is 1, expected 2 to 8, or 16"));
     CHECK(contains(refusal("--resume"), "--resume: --output is missing"));
+    CHECK(contains(refusal("--format gguf-q4_k --method gptaq"),
+                   "--method is gptaq, expected rtn, gptq or qep"));
+    CHECK(contains(refusal("--format gguf-f16 --method gptq"),
+                   "--method is gptq, expected rtn, for nothing is solved"));
+    CHECK(contains(refusal("--format gguf-q6_k --group-size 128"), "group_size is 128, expected 16"));
+    CHECK(contains(refusal("--format gguf-q6_k --rotate hadamard"), "llama.cpp has no online transforms"));
     CHECK(contains(refusal("--output " + (folder / "o") + " --scale-type f32"), "--scale-type is"));
     CHECK(contains(refusal("--rotate " + (folder / "r.safetensors")), "r.safetensors"));
     CHECK(contains(refusal("--method rtn --residual-stream"), "--residual-stream: --methods is rtn"));

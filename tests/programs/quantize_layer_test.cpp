@@ -161,6 +161,8 @@ TEST_CASE("quantize_layer: bad arguments and files are refused by name, and noth
              {in + "--device tpu", "--device"},
              {in + "--format nvfp4 --device cuda", "--device is cuda"},
              {in + "--format nvfp4 --group-size 32", "group_size is 32, expected 16"},
+             {in + "--format gguf-q3_k --group-size 32", "group_size is 32, expected 16"},
+             {in + "--format gguf-q4_k --method gptq", "columns of weight are 16, expected a multiple of 32"},
              {in + "--nonsense", "--nonsense"},
              {"--method gptq --input " + (folder / "absent.safetensors"), "absent.safetensors"},
              {"--method gptq --input " + (folder / "empty.safetensors"), "0 bytes"},

@@ -1,0 +1,72 @@
+#include <cstdio>
+#include <optional>
+#include <set>
+
+#include "../support/ggml_solvers.hpp"
+#include "layer_solver.hpp"
+
+namespace {
+
+using namespace residua;
+
+class BlockSolver : public LayerSolver {
+  public:
+    BlockSolver(SolveSettings settings, io::GGMLType type, Executor executor)
+        : settings_(std::move(settings)), type_(type), backend_(std::move(executor)) {}
+
+    void start(Index in_features) override {
+        moments_.reset();
+        moments_.emplace(backend_, in_features);
+    }
+
+    void accumulate(const TokenBatch& batch) override {
+        compiled::accumulate(*moments_, batch.x, batch.x_fp, batch.stream);
+    }
+
+    NormGains<float> final_norm_gains(MatrixView<const float> head) override {
+        return compiled::final_norm_gains(*moments_, head);
+    }
+
+    SolvedLayer solve(const std::string& method, MatrixView<const float> weights) override {
+        const io::GGMLType type = ggml_type_for(type_, weights.cols);
+        if (type != type_ && said_.insert(weights.cols).second)
+            std::fprintf(stderr, "rows of %td weights are no whole blocks of %s: %s in its place\n",
+                         weights.cols, name_of(type_).c_str(), name_of(type).c_str());
+        if (type == io::GGMLType::F16) return rounded_to_half(weights);
+        SolvedBlocks solved = method == "rtn"
+                                  ? compiled::round_onto_blocks(backend_, settings_, type, weights)
+                                  : compiled::solve_onto_blocks(method, *moments_, settings_, type, weights);
+        return {.report = std::move(solved.report),
+                .blocks = std::move(solved.blocks),
+                .weights = std::move(solved.weights)};
+    }
+
+  private:
+    static SolvedLayer rounded_to_half(MatrixView<const float> weights) {
+        SolvedLayer solved;
+        solved.weights = Matrix<float>(weights.rows, weights.cols);
+        std::vector<float16> halves;
+        for (Index r = 0; r < weights.rows; ++r) {
+            for (Index j = 0; j < weights.cols; ++j) {
+                halves.push_back(float16(weights(r, j)));
+                solved.weights(r, j) = float(halves.back());
+            }
+        }
+        const auto bytes = std::as_bytes(std::span(halves));
+        solved.blocks = {io::GGMLType::F16, weights.rows, weights.cols, {bytes.begin(), bytes.end()}};
+        return solved;
+    }
+
+    SolveSettings settings_;
+    io::GGMLType type_;
+    compiled::Cpu backend_;
+    std::optional<compiled::Moments<compiled::Cpu>> moments_;
+    std::set<Index> said_;  // of which rows it has been said
+};
+
+}  // namespace
+
+std::unique_ptr<LayerSolver> make_block_solver(const SolveSettings& settings, io::GGMLType type,
+                                               int threads) {
+    return std::make_unique<BlockSolver>(settings, type, threads > 0 ? Executor(threads) : Executor());
+}

@@ -1,0 +1,34 @@
+#pragma once
+
+#include <residua/io.hpp>
+
+#include "../llama/model.hpp"
+
+/// One linear layer as it is stored.
+struct StoredLayer {
+    residua::QuantizedLayer<residua::IntegerGrid> integers = {};
+    residua::io::GGMLMatrix blocks = {};  ///< in place of integers, if there are any
+};
+
+/// The linear layers of one block, in the order of llama::layer_names.
+using QuantizedBlock = std::array<StoredLayer, llama::layer_names.size()>;
+
+/// Where a quantized model goes, block after block.
+class Output {
+  public:
+    virtual ~Output() = default;
+
+    /// Before the first block. All that can be known to go wrong is known before.
+    virtual void start() = 0;
+
+    /// Whether an earlier run has left this block.
+    virtual bool has_block(residua::Index block) const = 0;
+
+    /// `degraded`: what is to be remembered of how the layers came about.
+    virtual QuantizedBlock read_block(residua::Index block, nlohmann::json& degraded) const = 0;
+    virtual void write_block(residua::Index block, const QuantizedBlock& layers,
+                             const nlohmann::json& degraded) = 0;
+
+    /// Writes what is not quantized.
+    virtual void finish(const llama::Model& model, bool is_norm_fitted) = 0;
+};
