@@ -81,6 +81,14 @@ TEST_CASE("SolvePlan: the largest share is within 1.2 of the mean", "[distribute
     }
     // A Cholesky factorization is not.
     CHECK(SolvePlan(block, SolveCost::of(Residuals::None), 8, 2048).largest_share() > 1.2);
+    // Nor are rows where the parts would take as long as the whole; those that are left are still divided.
+    for (const Residuals kind : kinds) {
+        const SolveCost cost = SolveCost::of(kind, {}, 4096);
+        const SolvePlan two(block, cost, 2, 2048);
+        CHECK_FALSE(two.is_split(3));
+        for (int group : {0, 1, 2}) CHECK(two.owner(std::size_t(group)) != two.owner(3));
+        CHECK(SolvePlan({{4096, {14336}}}, cost, 2, 2048, 1).is_split(0));
+    }
 }
 
 TEST_CASE("PairwiseSum: the order of additions does not depend on who holds the leaves", "[distributed]") {

@@ -1,5 +1,6 @@
 #pragma once
 
+#include <concepts>
 #include <optional>
 #include <span>
 #include <type_traits>
@@ -18,9 +19,9 @@ struct DistributedOptions {
     Reduction reduction = Reduction::Fast;
 
     /// Rows of a layer that several ranks solve are cut at multiples of this. With Reduction::Ordered every
-    /// layer is solved in pieces of so many rows, so that no result depends on the number of ranks; small pieces
+    /// layer is solved in pieces of so many rows, so that no result depends on the number of ranks; smaller pieces
     /// make poor use of a GPU.
-    Index piece_rows = 2048;
+    Index piece_rows = 4096;
 
     /// The most that one rank may have to do, over the mean of all, before layers are split, see SolvePlan.
     double largest_share = 1.2;
@@ -121,7 +122,7 @@ class DistributedQuantizer {
     [[nodiscard]] auto solve_rows(const std::vector<Group<In>>& groups, const G& grid,
                                   const SolverOptions& options, Residuals residuals, Solve solve) {
         using Q = std::invoke_result_t<Solve&, const Moments<T, B>&, MatrixView<const In>, Index>;
-        const SolveCost cost = SolveCost::of(residuals, options);
+        const SolveCost cost = SolveCost::of(residuals, options, rows_at_once);
         std::vector<GroupShape> shapes = shapes_of(groups);
         const FactorizationKey key = key_of(grid, options);
         SolvePlan plan(shapes, cost, ranks_.size(), options_.piece_rows, options_.largest_share);
@@ -180,16 +181,16 @@ class DistributedQuantizer {
                                       const G& grid, const SolverOptions& options, Residuals residuals,
                                       Solve solve) {
         using Q = std::invoke_result_t<Solve&, const Moments<T, B>&, MatrixView<const In>, Index>;
-        const SolveCost cost = SolveCost::of(residuals, options);
+        const SolveCost cost = SolveCost::of(residuals, options, rows_at_once);
         const GroupShape shape{moments.in_features(), {weights.rows}};
         const FactorizationKey key = key_of(grid, options);
-        // One group for several ranks is split, for any share is larger than the mean.
+        // Any share is larger than the mean: the group is split wherever that makes it shorter.
         SolvePlan plan({shape}, cost, ranks_.size(), options_.piece_rows, 1);
         double factoring = seconds_of([&] {
-            if (ranks_.size() == 1) {
-                detail::prepare_factorization(moments, key, cost, shape);
-            } else {
+            if (plan.is_split(0)) {
                 detail::share_factorization(moments, key, cost, shape, ranks_, plan.owner(0));
+            } else if (plan.owner(0) == ranks_.rank()) {
+                detail::prepare_factorization(moments, key, cost, shape);
             }
         });
         std::vector<SolvedRows<Q>> solved;
@@ -199,6 +200,9 @@ class DistributedQuantizer {
     }
 
   private:
+    /// A GPU's sweep gives 32 rows to each of its 100 to 150 multiprocessors, and goes over all columns one by one.
+    static constexpr Index rows_at_once = std::derived_from<B, detail::HostMatrices> ? 1 : 4096;
+
     template <class In>
     static std::vector<GroupShape> shapes_of(const std::vector<Group<In>>& groups) {
         std::vector<GroupShape> shapes;

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <numeric>
+#include <utility>
 #include <vector>
 
 #include "residua/core/options.hpp"
@@ -22,12 +23,14 @@ struct GroupShape {
 /// output row, some n^2.
 struct SolveCost {
     Residuals residuals = Residuals::None;
-    Index passes = 0;  ///< over all columns beside the recurrence
+    Index passes = 0;        ///< over all columns beside the recurrence
+    Index rows_at_once = 1;  ///< fewer rows of a layer take as long: what keeps all of a GPU busy
 
-    static SolveCost of(Residuals residuals, const SolverOptions& options = {}) {
+    static SolveCost of(Residuals residuals, const SolverOptions& options = {}, Index rows_at_once = 1) {
         const Refinement& r = options.refinement;
         return {residuals,
-                (r.rounds > 0 ? 1 + Index(r.rounds) * r.sweeps_per_round : 0) + options.report_objective};
+                (r.rounds > 0 ? 1 + Index(r.rounds) * r.sweeps_per_round : 0) + options.report_objective,
+                rows_at_once};
     }
 
     /// Whether all of M is worth its n^3 operations.
@@ -41,13 +44,19 @@ struct SolveCost {
         return (1.0 / 3 + m) * n * n * n;
     }
 
-    double of_rows(const GroupShape& g) const {
+    /// Of all rows, by the rank that owns the group, or of one rank's part where `ranks` share them.
+    double of_rows(const GroupShape& g, int ranks = 1) const {
+        Index rows = std::max((g.rows() + ranks - 1) / ranks, rows_at_once);
+        if (ranks == 1) {
+            rows = 0;
+            for (const Index m : g.out_features) rows += std::max(m, rows_at_once);
+        }
         const auto n = double(g.in_features);
         const double sums = residuals == Residuals::None              ? 0
                             : residuals == Residuals::OfColumnsBefore ? 1
                             : takes_all_residuals(g)                  ? 2
                                                                       : 3;
-        return (1 + sums + double(passes)) * double(g.rows()) * n * n;
+        return (1 + sums + double(passes)) * double(rows) * n * n;
     }
 };
 
@@ -63,8 +72,9 @@ struct RowTask {
 /// row by all ranks.
 ///
 /// Groups go to the least busy rank, the most expensive ones first. While the busiest rank has more than
-/// `tolerance` times the mean, its most expensive group is split. A single Cholesky factorization is never
-/// divided: where one of them takes more than that, the share is larger.
+/// `tolerance` times the mean, its most expensive group is split; of the plans on the way, the one is taken whose
+/// busiest rank does least. A single Cholesky factorization is never divided, nor is it worth while to divide rows
+/// further than SolveCost::rows_at_once: there the share is larger.
 class SolvePlan {
   public:
     /// `granule`: rows of a split layer are cut at multiples of it.
@@ -73,10 +83,17 @@ class SolvePlan {
         : owners_(groups.size(), 0), is_split_(groups.size(), false) {
         require(ranks >= 1, "SolvePlan: ranks is", ranks, "at least 1");
         require(granule >= 1, "SolvePlan: granule is", granule, "at least 1");
-        for (;;) {
+        assign(groups, cost, ranks);
+        std::vector<bool> best = is_split_;
+        double least = largest_load();
+        while (largest_share() > tolerance && split_one(groups, cost)) {
             assign(groups, cost, ranks);
-            if (largest_share() <= tolerance || !split_one(groups, cost)) break;
+            if (largest_load() >= least) continue;
+            least = largest_load();
+            best = is_split_;
         }
+        is_split_ = std::move(best);
+        assign(groups, cost, ranks);
         for (std::size_t g = 0; g < groups.size(); ++g) add_tasks(groups[g], g, ranks, granule);
     }
 
@@ -89,20 +106,20 @@ class SolvePlan {
     /// Operations of the busiest rank over the mean of all.
     double largest_share() const {
         const double sum = std::accumulate(loads_.begin(), loads_.end(), 0.0);
-        const double most = *std::max_element(loads_.begin(), loads_.end());
-        return sum > 0 ? most / (sum / double(loads_.size())) : 1;
+        return sum > 0 ? largest_load() / (sum / double(loads_.size())) : 1;
     }
 
   private:
+    double largest_load() const { return *std::max_element(loads_.begin(), loads_.end()); }
+
     /// The rows of split groups burden all ranks alike, behind a point that all must have reached.
     void assign(const std::vector<GroupShape>& groups, const SolveCost& cost, int ranks) {
         loads_.assign(std::size_t(ranks), 0);
         std::vector<double> own;
         double shared = 0;
         for (std::size_t g = 0; g < groups.size(); ++g) {
-            const double rows = cost.of_rows(groups[g]);
-            own.push_back(cost.of_factor(groups[g]) + (is_split_[g] ? 0 : rows));
-            if (is_split_[g]) shared += rows;
+            own.push_back(cost.of_factor(groups[g]) + (is_split_[g] ? 0 : cost.of_rows(groups[g])));
+            if (is_split_[g]) shared += cost.of_rows(groups[g], ranks);
         }
         std::vector<std::size_t> order(groups.size());
         std::iota(order.begin(), order.end(), std::size_t(0));
@@ -113,7 +130,7 @@ class SolvePlan {
             owners_[g] = int(least - loads_.begin());
             *least += own[g];
         }
-        for (double& load : loads_) load += shared / double(ranks);
+        for (double& load : loads_) load += shared;
     }
 
     bool split_one(const std::vector<GroupShape>& groups, const SolveCost& cost) {
