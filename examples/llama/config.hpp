@@ -22,7 +22,7 @@ struct RotaryScaling {
     double original_positions = 8192;
 };
 
-/// config.json of a model of the Llama architecture (model_type llama, mistral or qwen2).
+/// config.json of a model of the Llama architecture (model_type llama, mistral, qwen2 or qwen3).
 struct Config {
     Index hidden = 0;
     Index intermediate = 0;
@@ -34,7 +34,8 @@ struct Config {
     float norm_epsilon = 1e-5f;
     double rotary_base = 10000;
     std::optional<RotaryScaling> rotary_scaling;
-    bool tied_head = false;  ///< the output layer is the embedding
+    bool tied_head = false;   ///< the output layer is the embedding
+    bool head_norms = false;  ///< queries and keys are normed, each head on its own
 
     /// Online Hadamard transforms before o_proj and down_proj, which this project's rotated checkpoints ask
     /// for.
@@ -58,11 +59,12 @@ struct Config {
 
     static Config from_json(const nlohmann::json& json) {
         const std::string type = json.value("model_type", "llama");
-        residua::require(type == "llama" || type == "mistral" || type == "qwen2",
-                         "config.json: model_type is", type, "llama, mistral or qwen2");
+        residua::require(type == "llama" || type == "mistral" || type == "qwen2" || type == "qwen3",
+                         "config.json: model_type is", type, "llama, mistral, qwen2 or qwen3");
         const std::string activation = json.value("hidden_act", "silu");
         residua::require(activation == "silu", "config.json: hidden_act is", activation, "silu");
         Config c;
+        c.head_norms = type == "qwen3";
         constexpr Index largest = Index(1) << 24;
         c.hidden = whole(json, "hidden_size", 1, largest);
         c.intermediate = whole(json, "intermediate_size", 1, largest);

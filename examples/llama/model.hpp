@@ -1,11 +1,13 @@
 #pragma once
 
 #include <Eigen/Core>
+#include <algorithm>
 #include <array>
 #include <charconv>
 #include <residua/io.hpp>
 #include <string>
 #include <string_view>
+#include <utility>
 #include <vector>
 
 #include "../support/text.hpp"
@@ -31,32 +33,70 @@ struct Linear {
     }
 };
 
-struct Block {
-    Vector attention_norm;
-    Linear q, k, v, o;
-    Vector mlp_norm;
-    Linear gate, up, down;
-};
+/// What a linear layer of a block is to the computation.
+enum class Role { Query, Key, Value, Output, Gate, Up, Down };
 
-/// The four points of a block at which linear layers read, in the order of the computation.
+/// The points of a block at which linear layers read, in the order of the computation.
 enum class Input { Attention, Output, Mlp, Down };
 inline constexpr std::array inputs{Input::Attention, Input::Output, Input::Mlp, Input::Down};
 
-/// The linear layers of a block, in the order in which they are quantized.
-struct LayerName {
-    const char* name;
-    Linear Block::*layer;
-    Input input;
+/// A linear layer of a block, of weights (out, in).
+struct LayerSpec {
+    std::string name;  ///< in checkpoints, behind block_prefix(): "self_attn.q_proj"
+    Role role;
+    Input input;  ///< where it reads
+    Index out;
+    Index in;
 };
-inline constexpr std::array layer_names{
-    LayerName{"self_attn.q_proj", &Block::q, Input::Attention},
-    LayerName{"self_attn.k_proj", &Block::k, Input::Attention},
-    LayerName{"self_attn.v_proj", &Block::v, Input::Attention},
-    LayerName{"self_attn.o_proj", &Block::o, Input::Output},
-    LayerName{"mlp.gate_proj", &Block::gate, Input::Mlp},
-    LayerName{"mlp.up_proj", &Block::up, Input::Mlp},
-    LayerName{"mlp.down_proj", &Block::down, Input::Down},
+
+struct BlockLayer {
+    LayerSpec spec;
+    Linear linear = {};
 };
+
+struct Block {
+    std::vector<BlockLayer> layers = {};  ///< in the order in which they are quantized: layers_of()
+    Vector attention_norm = {};           ///< (hidden)
+    Vector mlp_norm = {};                 ///< (hidden)
+    Vector query_norm = {};               ///< (head_size), of each head before the rotary embedding; or empty
+    Vector key_norm = {};                 ///< (head_size), or empty
+
+    const Linear& operator[](Role role) const {
+        const auto at = std::ranges::find(layers, role, [](const BlockLayer& l) { return l.spec.role; });
+        residua::require(at != layers.end(), "Block: layers of role", int(role), "one");
+        return at->linear;
+    }
+    Linear& operator[](Role role) { return const_cast<Linear&>(std::as_const(*this)[role]); }
+};
+
+/// The linear layers of any block, in the order in which they are quantized.
+inline std::vector<LayerSpec> layers_of(const Config& c) {
+    return {{"self_attn.q_proj", Role::Query, Input::Attention, c.query_size(), c.hidden},
+            {"self_attn.k_proj", Role::Key, Input::Attention, c.key_value_size(), c.hidden},
+            {"self_attn.v_proj", Role::Value, Input::Attention, c.key_value_size(), c.hidden},
+            {"self_attn.o_proj", Role::Output, Input::Output, c.hidden, c.query_size()},
+            {"mlp.gate_proj", Role::Gate, Input::Mlp, c.intermediate, c.hidden},
+            {"mlp.up_proj", Role::Up, Input::Mlp, c.intermediate, c.hidden},
+            {"mlp.down_proj", Role::Down, Input::Down, c.hidden, c.intermediate}};
+}
+
+/// A norm of a block.
+struct NormSpec {
+    std::string name;  ///< in checkpoints, behind block_prefix()
+    Vector Block::*norm;
+    Index size;
+};
+
+/// The norms of any block.
+inline std::vector<NormSpec> norms_of(const Config& c) {
+    std::vector<NormSpec> norms{{"input_layernorm", &Block::attention_norm, c.hidden},
+                                {"post_attention_layernorm", &Block::mlp_norm, c.hidden}};
+    if (c.head_norms) {
+        norms.push_back({"self_attn.q_norm", &Block::query_norm, c.head_size});
+        norms.push_back({"self_attn.k_norm", &Block::key_norm, c.head_size});
+    }
+    return norms;
+}
 
 inline std::string block_prefix(Index block) { return "model.layers." + std::to_string(block) + "."; }
 
@@ -111,15 +151,6 @@ inline Linear read_linear(const residua::io::TensorTable& file, const std::strin
 
 }  // namespace detail
 
-/// (out, in) of a linear layer.
-inline std::pair<Index, Index> shape_of(const Config& c, Linear Block::*layer) {
-    if (layer == &Block::q) return {c.query_size(), c.hidden};
-    if (layer == &Block::k || layer == &Block::v) return {c.key_value_size(), c.hidden};
-    if (layer == &Block::o) return {c.hidden, c.query_size()};
-    if (layer == &Block::down) return {c.hidden, c.intermediate};
-    return {c.intermediate, c.hidden};
-}
-
 /// Reads a checkpoint of Hugging Face's layout: `folder` with config.json and one or more safetensors files,
 /// plain or in the GPTQ format. Throws std::invalid_argument where a tensor does not have the shape that
 /// config.json asks for.
@@ -131,12 +162,11 @@ inline Model read_model(const std::filesystem::path& folder) {
     for (Index i = 0; i < c.blocks; ++i) {
         const std::string prefix = block_prefix(i);
         Block& block = model.blocks.emplace_back();
-        block.attention_norm = detail::read_vector(file, prefix + "input_layernorm.weight", c.hidden);
-        block.mlp_norm = detail::read_vector(file, prefix + "post_attention_layernorm.weight", c.hidden);
-        for (const LayerName& layer : layer_names) {
-            const auto [out, in] = shape_of(c, layer.layer);
-            block.*layer.layer =
-                detail::read_linear(file, prefix + layer.name, out, in, model.config.quantization);
+        for (const NormSpec& norm : norms_of(c))
+            block.*norm.norm = detail::read_vector(file, prefix + norm.name + ".weight", norm.size);
+        for (LayerSpec& spec : layers_of(c)) {
+            Linear linear = detail::read_linear(file, prefix + spec.name, spec.out, spec.in, c.quantization);
+            block.layers.push_back({std::move(spec), std::move(linear)});
         }
     }
     // A shorter model computes something, too, and nobody would know what it was made of.

@@ -99,10 +99,11 @@ struct Rotations {
 inline void fuse_norms(Model& model) {
     const auto scale_columns = [](Rows& w, const Vector& scale) { w.array().rowwise() *= scale.array(); };
     for (Block& block : model.blocks) {
-        for (Linear Block::*layer : {&Block::q, &Block::k, &Block::v})
-            scale_columns((block.*layer).weight, block.attention_norm);
-        for (Linear Block::*layer : {&Block::gate, &Block::up})
-            scale_columns((block.*layer).weight, block.mlp_norm);
+        for (BlockLayer& layer : block.layers) {
+            if (layer.spec.input == Input::Attention)
+                scale_columns(layer.linear.weight, block.attention_norm);
+            if (layer.spec.input == Input::Mlp) scale_columns(layer.linear.weight, block.mlp_norm);
+        }
         block.attention_norm.setOnes();
         block.mlp_norm.setOnes();
     }
@@ -121,18 +122,21 @@ inline void rotate(Model& model, const Rotations& rotations) {
     residual.rotate_inputs(model.head);
     for (std::size_t i = 0; i < model.blocks.size(); ++i) {
         Block& block = model.blocks[i];
-        for (Linear Block::*layer : {&Block::q, &Block::k, &Block::v, &Block::gate, &Block::up})
-            residual.rotate_inputs((block.*layer).weight);
-        residual.rotate_outputs(block.o);
-        residual.rotate_outputs(block.down);
-        rotations.head[i].rotate_outputs(block.v);
-        rotations.head[i].rotate_inputs(block.o.weight);
+        for (BlockLayer& layer : block.layers) {
+            const bool reads_stream = layer.spec.input == Input::Attention || layer.spec.input == Input::Mlp;
+            if (reads_stream)
+                residual.rotate_inputs(layer.linear.weight);
+            else
+                residual.rotate_outputs(layer.linear);
+        }
+        rotations.head[i].rotate_outputs(block[Role::Value]);
+        rotations.head[i].rotate_inputs(block[Role::Output].weight);
     }
     if (!rotations.online_hadamard) return;
     const OnlineRotations online(c);
     for (Block& block : model.blocks) {
-        online.output.apply(view(block.o.weight));
-        online.down.apply(view(block.down.weight));
+        online.output.apply(view(block[Role::Output].weight));
+        online.down.apply(view(block[Role::Down].weight));
     }
     model.config.online_hadamard = true;
 }

@@ -63,16 +63,16 @@ class Runner {
             case Input::Attention:
                 return set_input(a, attend(block, a.input));
             case Input::Output:
-                a.residual += block.o(a.input);
+                a.residual += block[Role::Output](a.input);
                 return set_input(a, rms_norm(a.residual, block.mlp_norm, config_.norm_epsilon));
             case Input::Mlp: {
-                Rows gate = block.gate(a.input);
-                swiglu(gate, block.up(a.input));
+                Rows gate = block[Role::Gate](a.input);
+                swiglu(gate, block[Role::Up](a.input));
                 if (down_) down_->apply(view(gate), alone_);
                 return set_input(a, std::move(gate));
             }
             case Input::Down:
-                a.residual += block.down(a.input);
+                a.residual += block[Role::Down](a.input);
                 a.input.resize(0, 0);
         }
     }
@@ -107,7 +107,9 @@ class Runner {
     }
 
     Rows attend(const Block& block, const Rows& input) const {
-        Rows q = block.q(input), k = block.k(input), v = block.v(input);
+        Rows q = block[Role::Query](input), k = block[Role::Key](input), v = block[Role::Value](input);
+        norm_heads(q, block.query_norm);
+        norm_heads(k, block.key_norm);
         rotary_.apply(q);
         rotary_.apply(k);
         if (settings_.cache) {
@@ -121,6 +123,12 @@ class Runner {
         Rows context = attention(config_, q, k, v);
         if (output_) output_->apply(view(context), alone_);
         return context;
+    }
+
+    void norm_heads(Rows& x, const Vector& norm) const {
+        if (norm.size() == 0) return;
+        Eigen::Map<Rows> heads(x.data(), x.size() / norm.size(), norm.size());
+        heads = rms_norm(heads, norm, config_.norm_epsilon);
     }
 
     /// Each head of each token on its own: the rows of a (tokens * heads, head_size) view.

@@ -35,6 +35,8 @@ class Checkpoint : public Output {
         : folder_(std::move(folder)),
           source_(std::move(source)),
           blocks_(config.blocks),
+          layers_(llama::layers_of(config)),
+          norms_(llama::norms_of(config)),
           has_block_(std::size_t(blocks_), false),
           format_(format),
           rotation_(std::move(rotation)),
@@ -71,9 +73,9 @@ class Checkpoint : public Output {
         const residua::io::SafetensorsFile file = open_shard(block);
         degraded = nlohmann::json::parse(file.metadata().find("residua_degraded")->second, nullptr, false);
         QuantizedBlock layers;
-        for (std::size_t i = 0; i < layers.size(); ++i) {
-            layers[i].integers = residua::io::unpack_gptq(
-                residua::io::read_gptq(file, layer_name(block, i), format_.bits, format_.version));
+        for (std::size_t i = 0; i < layers_.size(); ++i) {
+            layers.push_back({.integers = residua::io::unpack_gptq(residua::io::read_gptq(
+                                  file, layer_name(block, i), format_.bits, format_.version))});
         }
         return layers;
     }
@@ -99,11 +101,12 @@ class Checkpoint : public Output {
         if (!model.config.tied_head) add("lm_head.weight", model.head, is_rotated);
         for (Index i = 0; i < blocks_; ++i) {
             const llama::Block& block = model.blocks[std::size_t(i)];
-            add(llama::block_prefix(i) + "input_layernorm.weight", block.attention_norm, is_rotated);
-            add(llama::block_prefix(i) + "post_attention_layernorm.weight", block.mlp_norm, is_rotated);
-            for (const llama::LayerName& layer : llama::layer_names) {
-                const llama::Vector& bias = (block.*layer.layer).bias;
-                if (bias.size() > 0) add(llama::block_prefix(i) + layer.name + ".bias", bias, is_rotated);
+            for (const llama::NormSpec& norm : norms_)
+                add(llama::block_prefix(i) + norm.name + ".weight", block.*norm.norm, is_rotated);
+            for (const llama::BlockLayer& layer : block.layers) {
+                const llama::Vector& bias = layer.linear.bias;
+                if (bias.size() > 0)
+                    add(llama::block_prefix(i) + layer.spec.name + ".bias", bias, is_rotated);
             }
         }
         write_shard(blocks_, std::move(tensors), nlohmann::json::object());
@@ -120,8 +123,8 @@ class Checkpoint : public Output {
         return folder_ / name;
     }
 
-    static std::string layer_name(Index block, std::size_t layer) {
-        return llama::block_prefix(block) + llama::layer_names[layer].name;
+    std::string layer_name(Index block, std::size_t layer) const {
+        return llama::block_prefix(block) + layers_[layer].name;
     }
 
     /// Neither the folder of the source nor one in it, by whatever names.
@@ -292,6 +295,8 @@ class Checkpoint : public Output {
 
     std::filesystem::path folder_, source_;
     Index blocks_;
+    std::vector<llama::LayerSpec> layers_;  // of each block
+    std::vector<llama::NormSpec> norms_;
     std::vector<bool> has_block_;
     residua::io::GPTQConfig format_;
     nlohmann::json rotation_;

@@ -1,6 +1,7 @@
 #include "gguf_output.hpp"
 
 #include <deque>
+#include <map>
 #include <numbers>
 
 using namespace residua;
@@ -114,15 +115,27 @@ void add_bpe(std::vector<GGUFEntry>& metadata, const nlohmann::json& json, const
                              : merge.get<std::string>());
     }
     add_tokens(metadata, std::move(tokens), std::move(types), std::move(merges),
-               model_type == "qwen2" ? "qwen2" : "llama-bpe");
+               model_type.starts_with("qwen") ? "qwen2" : "llama-bpe");
 }
 
-/// llama.cpp's name of a layer.
-std::string gguf_name(Index block, const std::string& layer) {
-    return "blk." + std::to_string(block) + "." + layer;
+/// llama.cpp's name of a tensor of a block that checkpoints call `name`.
+std::string gguf_name(Index block, const std::string& name) {
+    static const std::map<std::string, std::string> names{{"self_attn.q_proj", "attn_q"},
+                                                          {"self_attn.k_proj", "attn_k"},
+                                                          {"self_attn.v_proj", "attn_v"},
+                                                          {"self_attn.o_proj", "attn_output"},
+                                                          {"mlp.gate_proj", "ffn_gate"},
+                                                          {"mlp.up_proj", "ffn_up"},
+                                                          {"mlp.down_proj", "ffn_down"},
+                                                          {"input_layernorm", "attn_norm"},
+                                                          {"post_attention_layernorm", "ffn_norm"},
+                                                          {"self_attn.q_norm", "attn_q_norm"},
+                                                          {"self_attn.k_norm", "attn_k_norm"}};
+    const auto at = names.find(name);
+    require(at != names.end(), "--format gguf: a tensor of a block is", name,
+            "one that llama.cpp has a name for");
+    return "blk." + std::to_string(block) + "." + at->second;
 }
-constexpr std::array gguf_layer_names = {"attn_q",   "attn_k", "attn_v",  "attn_output",
-                                         "ffn_gate", "ffn_up", "ffn_down"};
 
 /// Rows of q and k as llama.cpp rotates them: the two halves of each head interleaved.
 std::vector<Index> interleaved(Index rows, Index head_size) {
@@ -209,7 +222,8 @@ GGUFOutput::GGUFOutput(std::filesystem::path file, std::filesystem::path source,
     if (file_.has_parent_path()) std::filesystem::create_directories(file_.parent_path());
     require_new_file("--output", file_, existing == Existing::Overwrite);
     const nlohmann::json json = io::read_json(source / "config.json");
-    architecture_ = json.value("model_type", "llama") == "qwen2" ? "qwen2" : "llama";
+    const std::string model_type = json.value("model_type", "llama");
+    architecture_ = model_type == "mistral" ? "llama" : model_type;
     const auto number = [&](const std::string& key, Index value) {
         metadata_.push_back({architecture_ + "." + key, static_cast<std::uint32_t>(value)});
     };
@@ -248,18 +262,18 @@ void GGUFOutput::finish(const llama::Model& model, bool) {
     if (c.rotary_scaling) tensors.add_vector("rope_freqs.weight", rotary_factors(c));
     for (Index i = 0; i < c.blocks; ++i) {
         const llama::Block& block = model.blocks[std::size_t(i)];
-        tensors.add_vector(gguf_name(i, "attn_norm.weight"), block.attention_norm);
-        tensors.add_vector(gguf_name(i, "ffn_norm.weight"), block.mlp_norm);
-        for (std::size_t l = 0; l < llama::layer_names.size(); ++l) {
-            const auto layer = llama::layer_names[l].layer;
-            const io::GGMLMatrix& blocks = blocks_.at(std::size_t(i))[l].blocks;
-            const bool rotates = layer == &llama::Block::q || layer == &llama::Block::k;
+        for (const llama::NormSpec& norm : llama::norms_of(c))
+            tensors.add_vector(gguf_name(i, norm.name) + ".weight", block.*norm.norm);
+        for (std::size_t l = 0; l < block.layers.size(); ++l) {
+            const llama::LayerSpec& layer = block.layers[l].spec;
+            const io::GGMLMatrix& blocks = blocks_.at(std::size_t(i)).at(l).blocks;
+            const bool rotates = layer.role == llama::Role::Query || layer.role == llama::Role::Key;
             const std::vector<Index> source = rotates && architecture_ == "llama"
                                                   ? interleaved(blocks.rows, c.head_size)
                                                   : detail::natural_order(blocks.rows);
-            const std::string name = gguf_name(i, gguf_layer_names[l]);
+            const std::string name = gguf_name(i, layer.name);
             tensors.add(name + ".weight", rows_of(blocks, source));
-            const llama::Vector& bias = (block.*layer).bias;
+            const llama::Vector& bias = block.layers[l].linear.bias;
             if (bias.size() == 0) continue;
             std::vector<float> values;
             for (const Index r : source) values.push_back(bias(r));

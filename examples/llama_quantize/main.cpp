@@ -162,11 +162,11 @@ class Comparison {
         double block = 0;
         double widest = 0;
         double largest = 0;
-        for (const llama::LayerName& layer : llama::layer_names) {
-            const auto [out, in] = llama::shape_of(c, layer.layer);
-            block += double(out) * double(in);
-            largest = std::max(largest, double(out) * double(in));
-            widest = std::max(widest, double(in));
+        for (const llama::LayerSpec& layer : llama::layers_of(c)) {
+            const double weights = double(layer.out) * double(layer.in);
+            block += weights;
+            largest = std::max(largest, weights);
+            widest = std::max(widest, double(layer.in));
         }
         const double model = 2 * double(c.vocabulary) * double(c.hidden) + double(c.blocks + 1) * block;
         const double streams = 2 * tokens * (double(c.hidden) + widest);
@@ -318,20 +318,22 @@ bool warn(const std::vector<Row>& rows) {
 }
 
 void plot(const std::vector<Row>& rows, const Settings& settings) {
+    const auto blocks = std::size_t(llama::Config::read(settings.model).blocks);
     std::vector<Series> series;
     std::vector<std::string> ticks;
+    std::size_t layers = 1;  // of a block
     for (const Row& row : rows) {
         if (row.layers.empty()) continue;
         Series& line = series.emplace_back(Series{row.method, {}});
         for (const LayerRecord& layer : row.layers) line.values.push_back(layer.output_error);
+        layers = row.layers.size() / blocks;
         ticks.clear();
-        for (std::size_t i = 0; i < row.layers.size(); i += llama::layer_names.size())
-            ticks.push_back("block " + std::to_string(i / llama::layer_names.size()));
+        for (std::size_t i = 0; i < blocks; ++i) ticks.push_back("block " + std::to_string(i));
     }
     write_line_chart(
         settings.plot,
         "Output error of each linear layer, " + std::to_string(settings.solve.grid.bits) + " bits",
-        "|Q x - W x_fp| / |W x_fp|", series, ticks, int(llama::layer_names.size()));
+        "|Q x - W x_fp| / |W x_fp|", series, ticks, int(layers));
 }
 
 }  // namespace

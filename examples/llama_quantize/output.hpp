@@ -10,8 +10,8 @@ struct StoredLayer {
     residua::io::GGMLMatrix blocks = {};  ///< in place of integers, if there are any
 };
 
-/// The linear layers of one block, in the order of llama::layer_names.
-using QuantizedBlock = std::array<StoredLayer, llama::layer_names.size()>;
+/// The linear layers of one block, in the order of llama::layers_of().
+using QuantizedBlock = std::vector<StoredLayer>;
 
 /// Where a quantized model goes, block after block.
 class Output {

@@ -84,7 +84,7 @@ class ModelQuantizer {
             llama::Block& block = model.blocks[std::size_t(block_)];
             const llama::Block reference = block;
             const bool is_done = known_to_rank_0(output && output->has_block(block_));
-            QuantizedBlock quantized;
+            QuantizedBlock quantized(block.layers.size());
             nlohmann::json degraded = nlohmann::json::object();  // by layer, for runs that go on from here
             if (is_done) {
                 if (output) quantized = output->read_block(block_, degraded);
@@ -97,12 +97,12 @@ class ModelQuantizer {
                     calibration.accumulate(solver_, {.features = features_of(block, input),
                                                      .reference = reads_reference,
                                                      .stream = corrects_stream && writes_stream});
-                for (std::size_t i = 0; i < llama::layer_names.size(); ++i) {
-                    const llama::LayerName& layer = llama::layer_names[i];
+                for (std::size_t i = 0; i < block.layers.size(); ++i) {
+                    const llama::LayerSpec& layer = block.layers[i].spec;
                     if (layer.input != input) continue;
                     LayerRecord record{.name = llama::block_prefix(block_) + layer.name};
-                    report(layer.name, double(i) / double(llama::layer_names.size()));
-                    llama::Linear& target = block.*layer.layer;
+                    report(layer.name, double(i) / double(block.layers.size()));
+                    llama::Linear& target = block.layers[i].linear;
                     residua::Matrix<float> values;
                     if (is_done) {
                         record.degradation = degradation_from(degraded, layer.name);
@@ -116,7 +116,7 @@ class ModelQuantizer {
                     if (values.rows() == 0) values = quantized[i].integers.dequantize();
                     target.weight =
                         Eigen::Map<const llama::Rows>(values.data(), values.rows(), values.cols());
-                    record.output_error = output_error(calibration, reference.*layer.layer, target);
+                    record.output_error = output_error(calibration, reference.layers[i].linear, target);
                     records_.push_back(record);
                 }
                 calibration.advance(input, reference, block);
@@ -134,7 +134,7 @@ class ModelQuantizer {
     }
 
     /// Its inverse, of a shard whose checksum is right.
-    static Degradation degradation_from(const nlohmann::json& degraded, const char* layer) {
+    static Degradation degradation_from(const nlohmann::json& degraded, const std::string& layer) {
         const auto at = degraded.find(layer);
         if (at == degraded.end()) return {};
         const auto number = [&](std::size_t i) {
@@ -173,8 +173,8 @@ class ModelQuantizer {
     }
 
     static residua::Index features_of(const llama::Block& block, llama::Input input) {
-        for (const llama::LayerName& layer : llama::layer_names)
-            if (layer.input == input) return (block.*layer.layer).weight.cols();
+        for (const llama::BlockLayer& layer : block.layers)
+            if (layer.spec.input == input) return layer.spec.in;
         return 0;
     }
 

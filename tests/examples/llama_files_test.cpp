@@ -43,6 +43,7 @@ TEST_CASE("llama: both spellings of the rotary settings are read", "[llama]") {
     CHECK(Config::from_json(json).rotary_base == 5e5);
     CHECK_FALSE(Config::from_json(json).rotary_scaling);
     CHECK(Config::from_json(json).head_size == 16);
+    CHECK_FALSE(Config::from_json(json).head_norms);
 
     const nlohmann::json scaling{{"rope_type", "llama3"},
                                  {"factor", 32.0},
@@ -66,7 +67,7 @@ TEST_CASE("llama: a configuration that the runner does not follow is refused by 
         return message([&] { (void)Config::from_json(json); });
     };
     CHECK(with("model_type", "gpt2") ==
-          "residua: config.json: model_type is gpt2, expected llama, mistral or qwen2");
+          "residua: config.json: model_type is gpt2, expected llama, mistral, qwen2 or qwen3");
     CHECK(with("hidden_act", "gelu") == "residua: config.json: hidden_act is gelu, expected silu");
     CHECK(with("num_key_value_heads", 3) ==
           "residua: config.json: num_key_value_heads is 3, expected a divisor of num_attention_heads");

@@ -42,18 +42,18 @@ class NaiveLlama {
             std::vector<std::vector<double>> q, k, v;
             for (std::size_t t = 0; t < h.size(); ++t) {
                 const auto x = norm(h[t], block.attention_norm);
-                q.push_back(turn(linear(block.q, x), t));
-                k.push_back(turn(linear(block.k, x), t));
-                v.push_back(linear(block.v, x));
+                q.push_back(turn(norm_heads(linear(block[Role::Query], x), block.query_norm), t));
+                k.push_back(turn(norm_heads(linear(block[Role::Key], x), block.key_norm), t));
+                v.push_back(linear(block[Role::Value], x));
             }
             for (std::size_t t = 0; t < h.size(); ++t) {
-                add(h[t], linear(block.o, attend(q[t], k, v, t)));
+                add(h[t], linear(block[Role::Output], attend(q[t], k, v, t)));
                 const auto x = norm(h[t], block.mlp_norm);
-                auto gate = linear(block.gate, x);
-                const auto up = linear(block.up, x);
+                auto gate = linear(block[Role::Gate], x);
+                const auto up = linear(block[Role::Up], x);
                 for (std::size_t i = 0; i < gate.size(); ++i)
                     gate[i] = gate[i] / (1 + std::exp(-gate[i])) * up[i];
-                add(h[t], linear(block.down, gate));
+                add(h[t], linear(block[Role::Down], gate));
             }
         }
         std::vector<std::vector<double>> result;
@@ -83,6 +83,15 @@ class NaiveLlama {
         const double scale = 1 / std::sqrt(sum / double(x.size()) + double(c_.norm_epsilon));
         for (std::size_t i = 0; i < x.size(); ++i) x[i] *= scale * double(weight(Index(i)));
         return x;
+    }
+    Values norm_heads(const Values& x, const Vector& weight) const {
+        const auto size = std::ptrdiff_t(c_.head_size);
+        Values normed;
+        for (auto head = x.begin(); head != x.end(); head += size) {
+            const Values part = norm(Values(head, head + size), weight);
+            normed.insert(normed.end(), part.begin(), part.end());
+        }
+        return normed;
     }
     Values turn(Values x, std::size_t position) const {
         const auto size = std::size_t(c_.head_size);
@@ -139,8 +148,8 @@ Model with_outliers(Model model, float factor) {
         for (const Index j : columns) {
             block.attention_norm(j) *= factor;
             block.mlp_norm(j) *= factor;
-            for (Linear Block::*layer : {&Block::q, &Block::k, &Block::v, &Block::gate, &Block::up})
-                (block.*layer).weight.col(j) /= factor;
+            for (const Role role : {Role::Query, Role::Key, Role::Value, Role::Gate, Role::Up})
+                block[role].weight.col(j) /= factor;
         }
     }
     return model;
@@ -150,8 +159,8 @@ Model with_outliers(Model model, float factor) {
 Model rounded(Model model) {
     residua::EigenBackend backend;
     for (Block& block : model.blocks) {
-        for (const LayerName& layer : layer_names) {
-            Rows& weight = (block.*layer.layer).weight;
+        for (BlockLayer& layer : block.layers) {
+            Rows& weight = layer.linear.weight;
             const auto values = residua::round_weights<float>(backend, view(std::as_const(weight)),
                                                               residua::IntegerGrid{.bits = 4},
                                                               residua::SolverOptions::per_channel)
@@ -189,7 +198,8 @@ TEST_CASE("llama: logits of the shipped model are those of the original implemen
           tolerance);
 }
 
-TEST_CASE("llama: biases, grouped queries and scaled rotary embedding follow the textbook", "[llama]") {
+TEST_CASE("llama: biases, norms of heads, grouped queries and scaled rotary embedding follow the textbook",
+          "[llama]") {
     constexpr double tolerance = 2e-4;  // float against double, logits of size 10
     const Model model = random_model();
     std::vector<Token> tokens;

@@ -104,6 +104,7 @@ TEST_CASE("llama_quantize: layers are calibrated on what their quantized predece
                              parts.push_back(p.part);
                          }).run(model, windows, settings, nullptr);
 
+    const std::vector<LayerSpec> layers = layers_of(original.config);
     const std::size_t points = 8;  // q, k, v | o | gate, up | down, for two blocks
     REQUIRE(solver.groups.size() == points + final_norm);
     for (std::size_t i = 0; i < points; ++i) {
@@ -124,10 +125,10 @@ TEST_CASE("llama_quantize: layers are calibrated on what their quantized predece
         CHECK(solver.groups[i].h == stream(model, settings));
         CHECK(solver.groups[i].h_fp == stream(original, {}));
         std::size_t next = 0;
-        for (const LayerName& layer : layer_names) {
-            if (layer.input != at) continue;
-            const Linear& before = original.blocks[std::size_t(block)].*layer.layer;
-            const Linear& after = model.blocks[std::size_t(block)].*layer.layer;
+        for (std::size_t layer = 0; layer < layers.size(); ++layer) {
+            if (layers[layer].input != at) continue;
+            const Linear& before = original.blocks[std::size_t(block)].layers[layer].linear;
+            const Linear& after = model.blocks[std::size_t(block)].layers[layer].linear;
             CHECK(solver.groups[i].weights.at(next++) == before.weight);
             CHECK(after.weight == ((4 * before.weight.array()).round() / 4).matrix());
             CHECK(after.bias == before.bias);
@@ -157,13 +158,14 @@ TEST_CASE("llama_quantize: the output error compares with the full-precision mod
     Ranks alone;
     const auto records =
         ModelQuantizer({.name = "qep"}, solver, executor, alone, {}, {}).run(model, windows, {}, nullptr);
+    const std::vector<LayerSpec> layers = layers_of(original.config);
     for (std::size_t i = 0; i < records.size(); ++i) {
-        const auto block = Index(i / layer_names.size());
-        const LayerName& layer = layer_names[i % layer_names.size()];
-        const Linear& q = model.blocks[std::size_t(block)].*layer.layer;
-        const Linear& w = original.blocks[std::size_t(block)].*layer.layer;
-        const auto x = inputs_at(model, windows, block, layer.input, {});
-        const auto x_fp = inputs_at(original, windows, block, layer.input, {});
+        const auto block = Index(i / layers.size());
+        const std::size_t layer = i % layers.size();
+        const Linear& q = model.blocks[std::size_t(block)].layers[layer].linear;
+        const Linear& w = original.blocks[std::size_t(block)].layers[layer].linear;
+        const auto x = inputs_at(model, windows, block, layers[layer].input, {});
+        const auto x_fp = inputs_at(original, windows, block, layers[layer].input, {});
         const Index rows = Index(x.size()) / q.weight.cols();
         const Rows found = q(Eigen::Map<const Rows>(x.data(), rows, q.weight.cols()));
         const Rows wanted = w(Eigen::Map<const Rows>(x_fp.data(), rows, q.weight.cols()));

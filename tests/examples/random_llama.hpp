@@ -5,8 +5,8 @@
 
 namespace llama {
 
-/// A small random model with what the shipped one lacks: biases, Llama 3's rotary scaling, an odd ratio of
-/// heads.
+/// A small random model with what the shipped one lacks: biases, norms of heads, Llama 3's rotary scaling, an odd
+/// ratio of heads.
 inline Model random_model() {
     Model model;
     Config& c = model.config;
@@ -17,6 +17,7 @@ inline Model random_model() {
     c.key_value_heads = 2;
     c.head_size = 8;
     c.vocabulary = 31;
+    c.head_norms = true;
     c.rotary_base = 500;
     c.rotary_scaling =
         RotaryScaling{.factor = 8, .low_factor = 1, .high_factor = 4, .original_positions = 64};
@@ -31,12 +32,11 @@ inline Model random_model() {
     fill(model.norm, 1, c.hidden, 1);
     for (Index i = 0; i < c.blocks; ++i) {
         Block& block = model.blocks.emplace_back();
-        fill(block.attention_norm, 1, c.hidden, 1);
-        fill(block.mlp_norm, 1, c.hidden, 1);
-        for (const LayerName& layer : layer_names) {
-            const auto [out, in] = shape_of(c, layer.layer);
-            fill((block.*layer.layer).weight, out, in, 0.3f);
-            fill((block.*layer.layer).bias, 1, out, 0.1f);
+        for (const NormSpec& norm : norms_of(c)) fill(block.*norm.norm, 1, norm.size, 1);
+        for (const LayerSpec& spec : layers_of(c)) {
+            Linear& linear = block.layers.emplace_back(BlockLayer{spec}).linear;
+            fill(linear.weight, spec.out, spec.in, 0.3f);
+            fill(linear.bias, 1, spec.out, 0.1f);
         }
     }
     return model;
