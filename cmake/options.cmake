@@ -13,6 +13,7 @@ option(RESIDUA_OPENMP "Link OpenMP to tests, examples and benchmarks where it is
 option(RESIDUA_NATIVE "Compile examples and benchmarks with -march=native" OFF)
 option(RESIDUA_WERROR "Treat warnings as errors" OFF)
 set(RESIDUA_TEST_UNITS 0 CACHE STRING "Translation units that the tests of a folder are compiled in; 0: one a file")
+option(RESIDUA_TEST_DEVICE "Link all CUDA tests; OFF, for machines without a device: those that show that they skip" ON)
 option(RESIDUA_TEST_FLOAT_ONLY "Compile tests that run in float and in double in float alone" OFF)
 set(RESIDUA_SANITIZE "" CACHE STRING "Sanitizers, for example address;undefined")
 
