@@ -35,19 +35,19 @@ auto with_grid_of(GGMLType type, const ClipSearch& clip, F f) {
         case GGMLType::Q8_0:
             return f(Q8_0Grid{clip});
         case GGMLType::Q2_K:
-            return f(KQuantGrid<16>{.bits = 2});
+            return f(KQuantGrid<16>{.bits = 2, .clip = clip});
         case GGMLType::Q3_K:
-            return f(KQuantGrid<16>{.bits = 3});
+            return f(KQuantGrid<16>{.bits = 3, .clip = clip});
         case GGMLType::Q4_K:
-            return f(KQuantGrid<32>{.bits = 4});
+            return f(KQuantGrid<32>{.bits = 4, .clip = clip});
         case GGMLType::Q5_K:
-            return f(KQuantGrid<32>{.bits = 5});
+            return f(KQuantGrid<32>{.bits = 5, .clip = clip});
         case GGMLType::Q6_K:
-            return f(KQuantGrid<16>{.bits = 6});
+            return f(KQuantGrid<16>{.bits = 6, .clip = clip});
         case GGMLType::IQ4_NL:
-            return f(IQ4Grid{.nested = false});
+            return f(IQ4Grid{.nested = false, .clip = clip});
         case GGMLType::IQ4_XS:
-            return f(IQ4Grid{.nested = true});
+            return f(IQ4Grid{.nested = true, .clip = clip});
         default:
             reject("a type to solve onto is", name_of(type), "one of ggml_format_names()");
     }

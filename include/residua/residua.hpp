@@ -44,7 +44,7 @@
 ///
 /// To write a grid, a method or a backend:
 ///     grids/grid.hpp                      Grid, TwoLevelGrid, GridParams, ScaleType, round_scale,
-///                                         RefittableGrid
+///                                         RefittableGrid, Rounding
 ///     grids/scale_search.hpp              ClipSearch, ScaleSearch
 ///     grids/group_size.hpp                FixedGroupGrid, resolve_group_size
 ///     core/minifloat.hpp                  E2M1, E4M3, E8M0
@@ -58,7 +58,8 @@
 ///     backends/backend.hpp                Backend, Transpose
 ///     backends/host.hpp                   HostBackend
 ///     backends/sweep_block.hpp            SweepBlock
-///     backends/refine_block.hpp           RefineBlock, RefineGroup, Tally, refined_columns
+///     backends/refine_block.hpp           RefineBlock, RefineGroup, RefineFamily, Number, Tally,
+///                                         refined_columns
 ///     core/ordering.hpp                   GroupRange
 ///     core/code_packing.hpp               packed_words
 ///     solver/factorization.hpp            Factorization, FactorizationKey

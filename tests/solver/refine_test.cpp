@@ -9,6 +9,7 @@
 #include "residua/grids/mxfp4_grid.hpp"
 #include "residua/grids/nvfp4_grid.hpp"
 #include "support/backends.hpp"
+#include "support/refine_problem.hpp"
 #include "support/settings.hpp"
 
 using namespace residua;
@@ -27,60 +28,6 @@ constexpr double objective_tolerance = is_double<Tag> ? 1e-9 : 5e-3;
 // A change that lowers the objective by less than the rounding of its gradient may raise it by as much.
 template <class Tag>
 constexpr double rise_tolerance = is_double<Tag> ? 1e-11 : 1e-5;
-
-/// The problem in the original order: minimize tr(E H E'), E = target - Q.
-struct Problem {
-    Dense h;            ///< damped
-    Dense target;       ///< (m, n)
-    double lambda = 0;  ///< what damping added to the diagonal of h
-
-    double row_objective(const Dense& q, Index r) const {
-        double sum = 0;
-        for (Index i = 0; i < h.rows; ++i)
-            for (Index j = 0; j < h.rows; ++j)
-                sum += (target(r, i) - q(r, i)) * h(i, j) * (target(r, j) - q(r, j));
-        return sum;
-    }
-    double undamped_row(const Dense& q, Index r) const {
-        double squares = 0;
-        for (Index i = 0; i < h.rows; ++i) squares += std::pow(target(r, i) - q(r, i), 2);
-        return row_objective(q, r) - lambda * squares;
-    }
-    double undamped(const Dense& q) const {
-        double sum = 0;
-        for (Index r = 0; r < target.rows; ++r) sum += undamped_row(q, r);
-        return sum;
-    }
-    double objective(const Dense& q) const {
-        double sum = 0;
-        for (Index r = 0; r < target.rows; ++r) sum += row_objective(q, r);
-        return sum;
-    }
-};
-
-/// `alpha`: of the shift.
-Problem problem_of(const Layer& layer, double alpha, double damping) {
-    const reference::Moments sums = reference::moments(layer.x, layer.x_fp);
-    const Index n = layer.n;
-    double mean = 0;
-    for (Index j = 0; j < n; ++j) mean += sums.h(j, j) / double(n);
-    Problem problem{sums.h, layer.w, damping * (mean > 0 ? mean : 1)};
-    Dense d = sums.d;
-    for (Index j = 0; j < n; ++j) {
-        if (sums.h(j, j) == 0) {
-            problem.h(j, j) = mean > 0 ? mean : 1;
-            for (Index i = 0; i < n; ++i) d(i, j) = d(j, i) = 0;
-            for (Index r = 0; r < layer.m; ++r) problem.target(r, j) = 0;
-        }
-        problem.h(j, j) += problem.lambda;
-    }
-    if (alpha != 0) {
-        const Dense shift =
-            reference::product(reference::product(problem.target, d), reference::inverse(problem.h));
-        for (std::size_t i = 0; i < shift.data.size(); ++i) problem.target.data[i] += alpha * shift.data[i];
-    }
-    return problem;
-}
 
 double shift_of(const GPTQ&) { return 0; }
 double shift_of(const ResidualComp& method) { return method.alpha; }

@@ -12,6 +12,7 @@
 #include <numeric>
 #include <optional>
 #include <stdexcept>
+#include <utility>
 #include <vector>
 
 #include "residua/core/options.hpp"
@@ -237,12 +238,17 @@ inline std::vector<Params> candidates(const IntegerGrid& grid, const std::vector
     return list;
 }
 
+/// What the reference's solve asks of a grid, here of integers; two_level_reference.hpp has other ones.
+inline int encode(double w, const Params& p, const IntegerGrid& grid) { return encode(w, p, grid.bits); }
+inline double decode(int code, const Params& p, const IntegerGrid&) { return decode(code, p); }
+
 /// sum_k weight_k (w_k - q_k)^2, each weight rounded by itself.
-inline double rounding_loss(const std::vector<double>& group, const Params& params, int bits,
-                            const std::vector<double>& weights) {
+template <class Grid>
+double rounding_loss(const std::vector<double>& group, const Params& params, const Grid& grid,
+                     const std::vector<double>& weights) {
     double loss = 0;
     for (std::size_t k = 0; k < group.size(); ++k) {
-        const double error = group[k] - decode(encode(group[k], params, bits), params);
+        const double error = group[k] - decode(encode(group[k], params, grid), params, grid);
         loss += weights[k] * (error * error);
     }
     return loss;
@@ -250,47 +256,49 @@ inline double rounding_loss(const std::vector<double>& group, const Params& para
 
 /// GPTQ of one group as if it were all: sum_k (c_k - q_k)^2 / u_kk^2, u (b, b) with H^-1 = U'U, rows and
 /// columns of the group alone.
-inline double group_loss(std::vector<double> c, const Params& params, int bits, const Matrix& u) {
+template <class Grid>
+double group_loss(std::vector<double> c, const Params& params, const Grid& grid, const Matrix& u) {
     double loss = 0;
     for (Index k = 0; k < u.rows; ++k) {
-        const double error = c[std::size_t(k)] - decode(encode(c[std::size_t(k)], params, bits), params);
+        const double error =
+            c[std::size_t(k)] - decode(encode(c[std::size_t(k)], params, grid), params, grid);
         loss += error * error / (u(k, k) * u(k, k));
         for (Index j = k + 1; j < u.rows; ++j) c[std::size_t(j)] -= error * u(k, j) / u(k, k);
     }
     return loss;
 }
 
-/// A search by loss: the least group_loss of its survivors, or, where `u` is empty, the least rounding_loss.
-inline Params fit_by_loss(const IntegerGrid& grid, const std::vector<double>& group,
-                          const std::vector<double>& weights, const Matrix& u) {
-    std::vector<Params> list = candidates(grid, group);
-    const auto prescreened = [&](const Params& p) { return rounding_loss(group, p, grid.bits, weights); };
-    if (u.rows == 0) {
-        return *std::min_element(list.begin(), list.end(), [&](const Params& a, const Params& b) {
-            return prescreened(a) < prescreened(b);
-        });
-    }
-    // the norm search's choice, then the others by what the prescreen says, each value once
-    std::stable_sort(list.begin() + 1, list.end(),
-                     [&](const Params& a, const Params& b) { return prescreened(a) < prescreened(b); });
+/// The candidate with the least group_loss among the survivors of a search by loss, or, where `u` is empty, with the
+/// least rounding_loss.
+template <class Grid>
+Params least_loss(const Grid& grid, const std::vector<Params>& list, const std::vector<double>& group,
+                  const std::vector<double>& weights, const Matrix& u) {
+    using Candidate = std::pair<double, Params>;
+    std::vector<Candidate> candidates;
+    for (const Params& p : list) candidates.emplace_back(rounding_loss(group, p, grid, weights), p);
+    const auto by_error = [](const Candidate& a, const Candidate& b) { return a.first < b.first; };
+    if (u.rows == 0) return std::min_element(candidates.begin(), candidates.end(), by_error)->second;
+    // the first one, then the others by what the prescreen says, each value once
+    std::stable_sort(candidates.begin() + 1, candidates.end(), by_error);
     Params best = list[0];
-    double least = group_loss(group, best, grid.bits, u);
+    double least = group_loss(group, best, grid, u);
     int tried = 1;
-    for (std::size_t i = 1; i < list.size() && tried < grid.clip.survivors; ++i) {
-        const double value = prescreened(list[i]);
-        if (value == prescreened(list[0]) || (i > 1 && value == prescreened(list[i - 1]))) continue;
+    for (std::size_t i = 1; i < candidates.size() && tried < grid.clip.survivors; ++i) {
+        const auto& [error, params] = candidates[i];
+        if (error == candidates[0].first || (i > 1 && error == candidates[i - 1].first)) continue;
         ++tried;
-        const double loss = group_loss(group, list[i], grid.bits, u);
+        const double loss = group_loss(group, params, grid, u);
         if (!(loss < least)) continue;
         least = loss;
-        best = list[i];
+        best = params;
     }
     return best;
 }
 
-/// What the reference's solve asks of a grid, here of integers; two_level_reference.hpp has other ones.
-inline int encode(double w, const Params& p, const IntegerGrid& grid) { return encode(w, p, grid.bits); }
-inline double decode(int code, const Params& p, const IntegerGrid&) { return decode(code, p); }
+inline Params fit_by_loss(const IntegerGrid& grid, const std::vector<double>& group,
+                          const std::vector<double>& weights, const Matrix& u) {
+    return least_loss(grid, candidates(grid, group), group, weights, u);
+}
 
 /// Groups that share numbers.
 template <class Grid>
@@ -305,10 +313,14 @@ struct Family {
     std::vector<std::vector<double>> weights;
     Matrix own;  ///< U of the columns, where a search by loss may ask for it
 };
-inline std::vector<Params> fit(const IntegerGrid& grid, const Family& family) {
+struct FittedFamily {
+    std::vector<Params> params;
+    Params shared;  ///< what they are multiples of, if they are
+};
+inline FittedFamily fit(const IntegerGrid& grid, const Family& family) {
     const std::vector<double>& group = family.values.front();
-    if (grid.clip.by_loss()) return {fit_by_loss(grid, group, family.weights.front(), family.own)};
-    return {fit(grid, group)};
+    if (grid.clip.by_loss()) return {{fit_by_loss(grid, group, family.weights.front(), family.own)}, {}};
+    return {{fit(grid, group)}, {}};
 }
 
 // ---- order and groups
@@ -451,15 +463,18 @@ Solution solve(const Settings& settings, const Matrix& w, const Moments& sums, c
                                                s.group_index[static_cast<std::size_t>(at(p))])];
     };
     const Index family = family_of(grid);
+    std::vector<Params> shared(static_cast<std::size_t>(m));  // of the family in work
+    const auto own_factor = [&](const std::vector<Index>& columns) {
+        Matrix own(Index(columns.size()), Index(columns.size()));  // columns follow each other
+        for (Index i = 0; i < own.rows; ++i)
+            for (Index j = 0; j < own.rows; ++j) own(i, j) = u(columns.front() + i, columns.front() + j);
+        return own;
+    };
     const auto first_of_family = [&](Index group) { return group / family * family; };
     const auto fit_family = [&](Index first, const Matrix& values) {
         const Index end = std::min(s.groups, first + family);
-        const auto& columns = members[static_cast<std::size_t>(first)];
-        Family of_row;  // columns follow each other where they are fitted on the way
-        if (!static_groups && family == 1) of_row.own = Matrix(Index(columns.size()), Index(columns.size()));
-        for (Index i = 0; i < of_row.own.rows; ++i)
-            for (Index j = 0; j < of_row.own.rows; ++j)
-                of_row.own(i, j) = u(columns.front() + i, columns.front() + j);
+        Family of_row;
+        if (!static_groups && family == 1) of_row.own = own_factor(members[static_cast<std::size_t>(first)]);
         for (Index r = 0; r < m; ++r) {
             of_row.values.clear();
             of_row.weights.clear();
@@ -471,8 +486,29 @@ Solution solve(const Settings& settings, const Matrix& w, const Moments& sums, c
                     of_row.weights.back().push_back(rounds_only ? 1 : 1 / (u(p, p) * u(p, p)));  // R_pp^2
                 }
             }
-            const std::vector<Params> fitted = fit(grid, of_row);
-            std::copy(fitted.begin(), fitted.end(), params.begin() + r * s.groups + first);
+            const FittedFamily fitted = fit(grid, of_row);
+            std::copy(fitted.params.begin(), fitted.params.end(), params.begin() + r * s.groups + first);
+            shared[static_cast<std::size_t>(r)] = fitted.shared;
+        }
+    };
+    // the codes of a group in a family, on what its weights are once the groups before it are done
+    bool searches = false;
+    if constexpr (requires { grid.family(); }) searches = !static_groups && grid.clip.by_loss();
+    for (const auto& columns : members)
+        for (std::size_t i = 1; i < columns.size(); ++i)
+            searches = searches && columns[i] == columns[i - 1] + 1;
+    const auto search_group = [&]([[maybe_unused]] Index group) {
+        if constexpr (requires { grid.family(); }) {
+            const auto& columns = members[static_cast<std::size_t>(group)];
+            const Matrix own = own_factor(columns);
+            for (Index r = 0; r < m; ++r) {
+                std::vector<double> values;
+                std::vector<double> weights;
+                for (const Index p : columns) values.push_back(c(r, p));
+                for (const Index p : columns) weights.push_back(1 / (u(p, p) * u(p, p)));
+                Params& found = params[static_cast<std::size_t>(r * s.groups + group)];
+                found = search(grid, values, weights, own, found, shared[static_cast<std::size_t>(r)]);
+            }
         }
     };
     if (static_groups) {
@@ -500,10 +536,12 @@ Solution solve(const Settings& settings, const Matrix& w, const Moments& sums, c
     };
     const Index block = rounds_only ? n : options.block_size;
     for (Index i = 0, seen = -1; i < n; ++i) {
-        const Index first = first_of_family(s.group_index[static_cast<std::size_t>(at(i))]);
+        const Index group = s.group_index[static_cast<std::size_t>(at(i))];
+        const Index first = first_of_family(group);
         if (!static_groups && first != seen)
             fit_family(first, options.published.scales == GroupScales::Stale ? settled : c);
         seen = first;
+        if (searches && members[static_cast<std::size_t>(group)].front() == i) search_group(group);
         for (Index r = 0; r < m; ++r) {
             const int code = encode(c(r, i), grid_of(r, i), grid);
             s.codes[static_cast<std::size_t>(r * n + at(i))] = code;

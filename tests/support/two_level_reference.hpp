@@ -13,6 +13,7 @@ struct TwoLevel {
     bool minimum;
     double lowest, highest;       ///< codes of scales
     std::vector<double> offsets;  ///< of the guesses, in levels
+    ClipSearch clip = {};
 };
 
 inline std::vector<double> offsets(int from, int to, double step) {
@@ -33,7 +34,9 @@ inline TwoLevel facts_of(int bits) {
 }
 template <int Columns>
 TwoLevel facts_of(const KQuantGrid<Columns>& grid) {
-    return facts_of(grid.bits);
+    TwoLevel facts = facts_of(grid.bits);
+    facts.clip = grid.clip;
+    return facts;
 }
 inline TwoLevel facts_of(const IQ4Grid& grid) {
     TwoLevel facts;
@@ -42,6 +45,7 @@ inline TwoLevel facts_of(const IQ4Grid& grid) {
     facts.lowest = grid.nested ? -32 : 1;
     facts.highest = grid.nested ? 31 : 1;
     facts.offsets = offsets(-7, 7, -1);
+    facts.clip = grid.clip;
     return facts;
 }
 
@@ -53,13 +57,17 @@ inline int nearest_level(const TwoLevel& facts, double x, const Params& p) {
     return static_cast<int>(best);
 }
 
+inline int encode(double x, const Params& p, const TwoLevel& facts) { return nearest_level(facts, x, p); }
+inline double decode(int code, const Params& p, const TwoLevel& facts) {
+    return p.scale * facts.levels[static_cast<std::size_t>(code)] + p.zero;
+}
 template <class Grid>
 int encode(double x, const Params& p, const Grid& grid) {
-    return nearest_level(facts_of(grid), x, p);
+    return encode(x, p, facts_of(grid));
 }
 template <class Grid>
 double decode(int code, const Params& p, const Grid& grid) {
-    return p.scale * facts_of(grid).levels[static_cast<std::size_t>(code)] + p.zero;
+    return decode(code, p, facts_of(grid));
 }
 /// The normal equations of one group, for the codes of a guess.
 inline Params least_squares(const TwoLevel& facts, const std::vector<double>& x,
@@ -84,17 +92,21 @@ inline Params least_squares(const TwoLevel& facts, const std::vector<double>& x,
     return zero > 0 ? without_minimum : Params{(wlx - zero * wl) / wll, zero};
 }
 
-inline Params fit_alone(const TwoLevel& facts, const std::vector<double>& x,
-                        const std::vector<double>& weights) {
+inline Params guess_of(const TwoLevel& facts, const std::vector<double>& x, double offset) {
     double low = 0, high = 0;
     for (const double value : x) low = std::min(low, value);
     for (const double value : x) high = std::max(high, value);
     const double extreme = high > -low ? high : low;
+    return facts.minimum ? Params{(high - low) / (facts.levels.back() + offset), low}
+                         : Params{extreme / (facts.levels.front() - offset), 0};
+}
+
+inline Params fit_alone(const TwoLevel& facts, const std::vector<double>& x,
+                        const std::vector<double>& weights) {
     Params best;
     double least = std::numeric_limits<double>::infinity();
     for (const double offset : facts.offsets) {
-        const Params guess = facts.minimum ? Params{(high - low) / (facts.levels.back() + offset), low}
-                                           : Params{extreme / (facts.levels.front() - offset), 0};
+        const Params guess = guess_of(facts, x, offset);
         const Params candidate = least_squares(facts, x, weights, guess);
         double error = 0;
         for (std::size_t k = 0; k < x.size(); ++k) {
@@ -111,15 +123,23 @@ inline Params fit_alone(const TwoLevel& facts, const std::vector<double>& x,
 
 inline double clamped(double x, double low, double high) { return std::min(high, std::max(low, x)); }
 
-/// Products of one float16 number with codes, near `values`.
-inline std::vector<double> share(std::vector<double> values, const std::vector<double>& weights,
-                                 double lowest, double highest) {
+inline double to_float16(double x) {
+    return x == 0 ? 0 : std::copysign(round_scale(std::abs(x), ScaleType::Float16), x);
+}
+
+/// A float16 number and products of it with codes, near `values`.
+struct Shared {
+    std::vector<double> products;
+    double number = 0;
+};
+inline Shared share(std::vector<double> values, const std::vector<double>& weights, double lowest,
+                    double highest) {
     if (lowest >= 0)
         for (double& value : values) value = std::max(0.0, value);
     double extreme = 0;
     for (const double value : values)
         if (std::abs(value) > std::abs(extreme)) extreme = value;
-    if (extreme == 0) return std::vector<double>(values.size(), 0.0);
+    if (extreme == 0) return {std::vector<double>(values.size(), 0.0)};
     constexpr double better = 1 + 1e-12;  // proportional codes are equally good: the first ones win
     double most = 0, shared = 0;
     for (int i = -9; i <= 9; ++i) {
@@ -135,13 +155,13 @@ inline std::vector<double> share(std::vector<double> values, const std::vector<d
             shared = along / curvature;
         }
     }
-    shared = std::copysign(round_scale(std::abs(shared), ScaleType::Float16), shared);
+    shared = to_float16(shared);
     for (double& value : values) value = shared * clamped(std::nearbyint(value / shared), lowest, highest);
-    return values;
+    return {values, shared};
 }
 
 template <class Grid>
-std::vector<Params> fit(const Grid& grid, const Family& family) {
+FittedFamily fit(const Grid& grid, const Family& family) {
     const TwoLevel facts = facts_of(grid);
     std::vector<double> scales, minima, weights;
     for (std::size_t j = 0; j < family.values.size(); ++j) {
@@ -150,12 +170,36 @@ std::vector<Params> fit(const Grid& grid, const Family& family) {
         minima.push_back(-p.zero);
         weights.push_back(std::accumulate(family.weights[j].begin(), family.weights[j].end(), 0.0));
     }
-    scales = share(scales, weights, facts.lowest, facts.highest);
-    if (facts.minimum) minima = share(minima, weights, facts.lowest, facts.highest);
-    std::vector<Params> params;
+    const Shared of_scales = share(scales, weights, facts.lowest, facts.highest);
+    const Shared of_minima = share(minima, weights, facts.lowest, facts.highest);
+    FittedFamily fitted{{}, {of_scales.number, facts.minimum ? -of_minima.number : 0}};
     for (std::size_t j = 0; j < scales.size(); ++j)
-        params.push_back({scales[j], facts.minimum ? -minima[j] : 0});
-    return params;
+        fitted.params.push_back({of_scales.products[j], facts.minimum ? -of_minima.products[j] : 0});
+    return fitted;
+}
+
+/// A search for the codes of a group that has the parameters `fitted`: see least_loss().
+template <class Grid>
+Params search(const Grid& grid, const std::vector<double>& x, const std::vector<double>& weights,
+              const Matrix& u, const Params& fitted, const Params& shared) {
+    const TwoLevel facts = facts_of(grid);
+    const auto product = [&](double code, double number) {
+        return number == 0 ? 0 : number * clamped(code, facts.lowest, facts.highest);
+    };
+    std::vector<Params> list = {fitted};
+    for (const double offset : facts.offsets) {
+        const Params best = least_squares(facts, x, weights, guess_of(facts, x, offset));
+        const double steps = best.scale / shared.scale;
+        const double zero = facts.minimum ? product(std::nearbyint(best.zero / shared.zero), shared.zero) : 0;
+        const double other = facts.minimum ? std::nearbyint(steps) : std::ceil(steps);
+        if (grid.family() == 1) {
+            list.push_back({to_float16(best.scale), 0});
+        } else {
+            list.push_back({product(other, shared.scale), zero});
+            list.push_back({product(std::floor(steps), shared.scale), zero});
+        }
+    }
+    return least_loss(facts, list, x, weights, u);
 }
 
 }  // namespace residua::reference

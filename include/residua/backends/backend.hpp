@@ -9,6 +9,7 @@
 #include "residua/backends/sweep_block.hpp"
 #include "residua/grids/grid.hpp"
 #include "residua/grids/integer_grid.hpp"
+#include "residua/grids/k_quant_grid.hpp"
 #include "residua/methods/method.hpp"
 
 namespace residua {
@@ -68,15 +69,18 @@ struct ProbeMethod {
 ///      The same of Code.  b.store_columns(C, order, Q): Q_{r order_k} = C_kr.  b.transpose(A, C): C = A'.
 ///      These two of T and Code.
 ///  15. b.fit(grid, C, weights, members, scales, zeros): fits the grid of each group to the columns
-///      members[group], families of a TwoLevelGrid together; `weights`, of the columns, are (1, columns), or
-///      empty for equal ones.
+///      members[group]; `weights`, of the columns, are (1, columns), or empty for equal ones. Families of a
+///      TwoLevelGrid together; b.fit(..., zeros, shared) leaves what they share in `shared` (2 families, rows).
 ///  16. b.round(grid, C, group_of, scales, zeros, codes): nearest grid points.
 ///      b.subtract_decoded(grid, codes, group_of, scales, zeros, C): C -= decode(codes).
 ///  17. b.sweep(method, grid, block): the recurrence of methods/method.hpp for one SweepBlock, grids included.
 /// Refinement (columns as above)
 ///  18. b.refine(grid, block): one pass over a RefineBlock of at most 128 columns, or of b.refine_columns<T>() where
 ///      there is such a function.
-///  19. b.refit(grid, group): the scale of one RefineGroup, for a RefittableGrid.
+///  19. b.refit(grid, group): the scale of one RefineGroup, for a RefittableGrid. For a TwoLevelGrid
+///      b.share(grid, family): what a RefineFamily shares, and its slopes; and
+///      b.refit_shared(grid, family, number, group): one of these numbers as the scale of `group`, with the
+///      parameters of the family following.
 ///  20. b.add_row_dots(A, C, sums): sums_0r += sum_k A_kr C_kr, of doubles.
 /// Optional
 ///  21. b.add_block_products(A, width, X, C), else a loop of products: C_B += A_B X_B for each block B of
@@ -99,8 +103,9 @@ concept Backend = Real<T> &&
              MatrixView<const Code> const_codes, std::span<const float> weights, std::span<const Index> order,
              std::span<const std::vector<Index>> members, std::vector<T> values, Code* flag,
              const IntegerGrid& grid, const SweepBlock<T>& block, const RefineBlock<T>& refine,
-             const RefineGroup<T>& group, MatrixView<double> sums, std::vector<double> doubles,
-             typename B::Timestamp timestamp, typename B::template Matrix<T> matrix) {
+             const RefineGroup<T>& group, const KQuantGrid<32>& two_level, const RefineFamily<T>& family,
+             MatrixView<double> sums, std::vector<double> doubles, typename B::Timestamp timestamp,
+             typename B::template Matrix<T> matrix) {
     requires std::movable<typename B::template Matrix<T>>;
     { matrix.rows() } -> std::same_as<Index>;
     { matrix.cols() } -> std::same_as<Index>;
@@ -152,6 +157,8 @@ concept Backend = Real<T> &&
     b.sweep(detail::ProbeMethod(), grid, block);
     b.refine(grid, refine);
     b.refit(grid, group);
+    b.share(two_level, family);
+    b.refit_shared(two_level, family, Number::Scale, group);
     b.add_row_dots(c, c, sums);
 };
 

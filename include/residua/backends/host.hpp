@@ -59,7 +59,8 @@ class HostBackend : public detail::HostMatrices {
 
     template <Real T, Grid<T> G>
     void fit(const G& grid, MatrixView<const T> c, MatrixView<const T> weights,
-             std::span<const std::vector<Index>> members, MatrixView<T> scales, MatrixView<T> zeros) {
+             std::span<const std::vector<Index>> members, MatrixView<T> scales, MatrixView<T> zeros,
+             MatrixView<T> shared = {}) {
         constexpr Index L = detail::lanes::width<T>;
         const Index count = static_cast<Index>(members.size());
         const Index family = detail::family_of(grid);
@@ -91,9 +92,13 @@ class HostBackend : public detail::HostMatrices {
                         detail::lanes::fit<L>(grid, size, column, weights_of.data(), to_scale, to_zero);
                     }
                 }
-                if constexpr (TwoLevelGrid<G, T>)
+                if constexpr (TwoLevelGrid<G, T>) {
+                    alignas(64) T numbers[2 * L];
                     detail::lanes::settle<L>(grid, static_cast<int>(end - begin), sums.data(), scale.data(),
-                                             zero.data());
+                                             zero.data(), numbers);
+                    for (Index i = 0; i < 2 && shared.data; ++i)
+                        std::copy_n(numbers + i * L, active, shared.row(2 * (begin / family) + i) + first);
+                }
                 for (Index g = begin; g < end; ++g) {
                     std::copy_n(scale.data() + (g - begin) * L, active, scales.row(g) + first);
                     std::copy_n(zero.data() + (g - begin) * L, active, zeros.row(g) + first);
@@ -160,6 +165,20 @@ class HostBackend : public detail::HostMatrices {
     void refit(const G& grid, const RefineGroup<T>& group) {
         row_tiles<T>(group.error.cols,
                      [&](Index first, Index active) { detail::lanes::refit(grid, group, first, active); });
+    }
+
+    template <Real T, TwoLevelGrid<T> G>
+    void share(const G& grid, const RefineFamily<T>& family) {
+        row_tiles<T>(family.codes.cols,
+                     [&](Index first, Index active) { detail::lanes::share(grid, family, first, active); });
+    }
+
+    template <Real T, TwoLevelGrid<T> G>
+    void refit_shared(const G& grid, const RefineFamily<T>& family, Number number,
+                      const RefineGroup<T>& group) {
+        row_tiles<T>(group.error.cols, [&](Index first, Index active) {
+            detail::lanes::refit_shared(grid, family, number, group, first, active);
+        });
     }
 
     template <Real T>

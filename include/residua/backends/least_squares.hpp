@@ -50,4 +50,23 @@ template <Real T, TwoLevelGrid<T> G>
     return p;
 }
 
+/// Of the candidates of a search for a group's codes: number 0 is what the group has, two come from every guess.
+template <class G>
+[[nodiscard]] RESIDUA_HOST_DEVICE inline int searched_codes(const G& grid) {
+    return 1 + 2 * grid.guesses();
+}
+template <class G>
+inline constexpr int most_searched_codes = 1 + 2 * G::most_guesses;
+
+/// Candidate i < 2 of a guess, near the parameters that its codes were `fitted` with: the scale is rounded to both
+/// neighbours or, where a minimum makes up for some of the difference, to the nearest code and the one below.
+template <Real T, TwoLevelGrid<T> G>
+[[nodiscard]] RESIDUA_HOST_DEVICE inline GridParams<T> searched_params(const G& grid, GridParams<T> fitted,
+                                                                       GridParams<T> shared, int i) {
+    if (grid.family() == 1) return grid.stored_shared(fitted);
+    const Rounding first = grid.has_minimum() ? Rounding::Nearest : Rounding::Up;
+    const GridParams<T> codes = grid.codes(fitted, shared, i == 0 ? first : Rounding::Down);
+    return {shared.scale * codes.scale, shared.zero * codes.zero};
+}
+
 }  // namespace residua::detail

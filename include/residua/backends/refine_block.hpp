@@ -23,8 +23,8 @@ struct Tally {
 /// One block of columns [begin, end) of a refinement pass, for a slab of output rows; matrices hold one
 /// column of the layer per row as in SweepBlock, E = W* - Q.
 ///
-/// With g = outside + fresh, the gradient E H: group by group, refit the scale, g and E following;
-/// then column by column take the code nearest to q_k + g_k / H_kk where it is nearer than the present one.
+/// With g = outside + fresh, the gradient E H: group by group, refit the scale, or the codes of scale and minimum of
+/// a TwoLevelGrid, g and E following; then column by column take the code nearest to q_k + g_k / H_kk where it is nearer than the present one.
 template <Real T>
 struct RefineBlock {
     Index begin = 0;
@@ -37,8 +37,9 @@ struct RefineBlock {
     MatrixView<const T> gram;   ///< (end - begin, end - begin) H of the block, both triangles
     MatrixView<Code> codes;     ///< (in_features, rows) in and out
     MatrixView<T> scales;       ///< (groups, rows) in and, for `refits`, out
-    MatrixView<const T> zeros;  ///< (groups, rows)
+    MatrixView<T> zeros;        ///< (groups, rows) in and, for `refits` of a TwoLevelGrid, out
     MatrixView<double> tally;   ///< (Tally::rows, rows)
+    MatrixView<const T> shared;  ///< (2, rows) what the family of all `refits` shares, of a TwoLevelGrid
 
     std::span<const GroupRange> refits;  ///< groups to refit, ascending; empty, or all that share the block
     std::span<const Index> group_of;     ///< (in_features) group of each column
@@ -61,6 +62,23 @@ struct RefineGroup {
     MatrixView<const T> own;     ///< over i in the same block
     MatrixView<T> scales;        ///< (1, rows) in and out
     MatrixView<double> tally;    ///< (Tally::rows, rows)
+};
+
+/// The two numbers of GridParams.
+enum class Number { Scale, Zero };
+
+/// A family of a TwoLevelGrid that a refinement visits. Its groups have the scales d s_j and zeros e m_j, with codes
+/// s_j and m_j; what {d, e} are is found, and then refitted one after the other as the scale of one RefineGroup, with
+/// slopes s_j decode(code, {1, 0}) and m_j.
+template <Real T>
+struct RefineFamily {
+    MatrixView<const Code> codes;     ///< (columns of the family, rows)
+    std::span<const Index> group_of;  ///< (columns of the family) group of each column, from 0
+    MatrixView<T> scales;             ///< (groups of the family, rows) in and out
+    MatrixView<T> zeros;              ///< (groups of the family, rows) in and out
+    MatrixView<T> shared;             ///< (2, rows) d and e
+    MatrixView<T> scale_slopes;       ///< (columns of the family, rows) out
+    MatrixView<T> zero_slopes;        ///< likewise, if the grid has minima
 };
 
 }  // namespace residua

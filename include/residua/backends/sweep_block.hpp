@@ -34,9 +34,10 @@ struct SweepBlock {
     MatrixView<T> scales;    ///< (groups, rows) in and, for the groups in `fits`, out
     MatrixView<T> zeros;     ///< (groups, rows) likewise
 
-    /// Groups whose first column is in [begin, end), in that order; none of a TwoLevelGrid, which is fitted
-    /// before the block.
+    /// Groups whose first column is in [begin, end), in that order. Of a TwoLevelGrid, whose families are fitted
+    /// before the block: those whose codes are searched then, all of one family that shares `shared` (2, rows).
     std::span<const GroupRange> fits;
+    MatrixView<const T> shared;
     std::span<const Index> group_of;  ///< (in_features) group of each column
     PublishedBehaviour published;
 

@@ -19,6 +19,16 @@ template <Real T>
 #endif
 }
 
+/// The largest integer that is at most x.
+template <Real T>
+[[nodiscard]] RESIDUA_HOST_DEVICE inline T round_down(T x) {
+#if defined(__CUDA_ARCH__)
+    return floor(x);
+#else
+    return std::floor(x);
+#endif
+}
+
 /// x / y, correctly rounded but for quotients below 2^-100 or above 2^100. On the device free of branches;
 /// what depends on y alone can leave a loop.
 template <Real T>

@@ -64,7 +64,7 @@ struct Damping {
 struct Refinement {
     int rounds = 0;            ///< 0: none
     int sweeps_per_round = 2;  ///< over all columns, there and back
-    bool refit_scales = true;  ///< in every sweep, where the grid allows, see RefittableGrid
+    bool refit_scales = true;  ///< in every sweep, where the grid allows, see RefittableGrid and TwoLevelGrid
     double tolerance = 1e-4;  ///< an output row is left alone after a round that lowers its objective by less
                               ///< than this part of it; 0: after one that does not lower it at all
 

@@ -74,8 +74,28 @@ struct GroupLayout {
     std::vector<Index> of_position;       ///< (in_features) group of the p-th quantized column
     std::vector<std::int32_t> of_column;  ///< (in_features) group of the original column
     std::vector<GroupRange> ranges;       ///< families fitted when their first column is reached; else empty
+    std::vector<GroupRange> groups;  ///< the groups of these, if their columns follow each other; else empty
     std::vector<std::vector<Index>> members;  ///< (count) positions of groups fitted beforehand; else empty
 };
+
+/// Columns of one group that follow each other, ascending; `group_of` each column.
+[[nodiscard]] inline std::vector<GroupRange> runs_of(std::span<const Index> group_of) {
+    std::vector<GroupRange> runs;
+    for (std::size_t k = 0; k < group_of.size(); ++k) {
+        const Index column = static_cast<Index>(k);
+        if (k == 0 || group_of[k] != runs.back().id) runs.push_back({column, column, group_of[k]});
+        runs.back().end = column + 1;
+    }
+    return runs;
+}
+
+/// Whether the columns of a group do not all follow each other.
+[[nodiscard]] inline bool is_scattered(std::span<const Index> group_of) {
+    std::vector<Index> groups;
+    for (const GroupRange& run : runs_of(group_of)) groups.push_back(run.id);
+    std::sort(groups.begin(), groups.end());
+    return std::adjacent_find(groups.begin(), groups.end()) != groups.end();
+}
 
 /// `family` neighbouring groups are fitted together.
 [[nodiscard]] inline GroupLayout group_layout(std::span<const Index> order, const SolverOptions& options,
@@ -108,6 +128,7 @@ struct GroupLayout {
         if (layout.ranges.empty() || layout.ranges.back().id != first) layout.ranges.push_back({p, p, first});
         layout.ranges.back().end = p + 1;
     }
+    if (!is_scattered(layout.of_position)) layout.groups = runs_of(layout.of_position);
     return layout;
 }
 

@@ -59,26 +59,42 @@ concept RangeGrid = AnyGrid<G, T> && requires(const G grid, T x) {
 
 }  // namespace detail
 
+/// How a code is found for what lies between two of them.
+enum class Rounding { Nearest, Down, Up };
+
 /// A grid whose parameters have two levels: what a file stores of a group is relative to numbers that a family
-/// of neighbouring groups shares, so that a family is fitted as one. In place of requirements 2 and 5 of a Grid:
+/// of neighbouring groups shares, so that a family is fitted as one. In place of requirements 2, 5 and 7 to 10 of a
+/// Grid:
 ///
-///  11. grid.family() <= G::largest_family is how many groups share.
+///  11. grid.family() <= G::largest_family is how many groups of G::group_size <= 64 columns share.
 ///  12. decode(code, {s, z}) = s decode(code, {1, 0}) + z, for z <= 0 where grid.has_minimum(), else z = 0.
 ///      Scales are of either sign or 0, with which every code is as good.
-///  13. grid.guess(i, low, high), i < grid.guesses(), low <= 0 <= high, are parameters whose codes are worth
-///      trying in a group with weights in [low, high]. The fit takes the parameters with the least weighted
-///      sum of squares for those codes, and keeps the best of all guesses.
+///  13. grid.guess(i, low, high), i < grid.guesses() <= G::most_guesses, low <= 0 <= high, are parameters whose
+///      codes are worth trying in a group with weights in [low, high]. The fit takes the parameters with the least
+///      weighted sum of squares for those codes, and keeps the best of all guesses.
 ///  14. grid.settle(params, weights, count) makes the parameters of `count` <= family() groups those that a
-///      file stores; weights[j] is the sum of the weights of group j.
+///      file stores; weights[j] is the sum of the weights of group j. It returns the shared numbers {d, e}: a group
+///      has {d s, e m}, s and m its integer codes.
+///  15. grid.shared(params, count) finds numbers that parameters share which a file stores.
+///  16. grid.codes(params, shared, rounding) are {s, m}: s rounded as asked, m to nearest, within their ranges. In
+///      families of one group they are 1.
+///  17. grid.stored_shared(shared) are the nearest shared numbers that a file stores.
+///  18. grid.clip is a ClipSearch: if by loss, every group that is fitted when its first column is reached has its
+///      codes searched then. Beyond that its search, norm, steps and shrink are not read, for a fit is one.
 template <class G, class T>
 concept TwoLevelGrid = detail::AnyGrid<G, T> &&
     requires(const G grid, T x, int i, GridParams<T>* params, const T* weights) {
     { G::largest_family } -> std::convertible_to<int>;
+    { G::most_guesses } -> std::convertible_to<int>;
     { grid.family() } -> std::same_as<int>;
     { grid.has_minimum() } -> std::same_as<bool>;
     { grid.guesses() } -> std::same_as<int>;
     { grid.guess(i, x, x) } -> std::same_as<GridParams<T>>;
-    grid.settle(params, weights, i);
+    { grid.settle(params, weights, i) } -> std::same_as<GridParams<T>>;
+    { grid.shared(params, i) } -> std::same_as<GridParams<T>>;
+    { grid.codes(*params, *params, Rounding::Down) } -> std::same_as<GridParams<T>>;
+    { grid.stored_shared(*params) } -> std::same_as<GridParams<T>>;
+    { grid.clip } -> std::convertible_to<ClipSearch>;
 };
 
 /// A finite set of values, at most 256 of them, that a group's weights are rounded to.

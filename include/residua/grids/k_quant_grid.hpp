@@ -96,16 +96,45 @@ template <Real T, class Product>
     return T(0);
 }
 
+/// The codes of parameters that share numbers, see TwoLevelGrid.
+template <Real T, class G>
+[[nodiscard]] RESIDUA_HOST_DEVICE inline GridParams<T> super_block_codes(const G& grid, GridParams<T> params,
+                                                                         GridParams<T> shared,
+                                                                         Rounding rounding) {
+    const CodeRange range = grid.scale_codes();
+    const T steps = params.scale / (shared.scale == T(0) ? T(1) : shared.scale);
+    T code = round_to_even(steps);
+    if (rounding == Rounding::Down) code = round_down(steps);
+    if (rounding == Rounding::Up) code = -round_down(-steps);
+    code = shared.scale == T(0) ? T(0) : clamp(code, T(range.lowest), T(range.highest));
+    return {code, grid.has_minimum() ? nearest_multiple(params.zero, shared.zero, range) : T(0)};
+}
+
+/// The numbers that parameters of a file share.
+template <Real T, class G>
+[[nodiscard]] RESIDUA_HOST_DEVICE inline GridParams<T> shared_numbers(const G& grid,
+                                                                      const GridParams<T>* params,
+                                                                      int count) {
+    const CodeRange codes = grid.scale_codes();
+    const T d = shared_factor<T>([&](int j) { return params[j].scale; }, count, codes);
+    if (!grid.has_minimum()) return {d, T(0)};
+    return {d, -shared_factor<T>([&](int j) { return -params[j].zero; }, count, codes)};
+}
+
 /// The parameters of a family's groups as a file stores them, see TwoLevelGrid.
 template <Real T, class G>
-RESIDUA_HOST_DEVICE inline void settle_super_block(const G& grid, GridParams<T>* params, const T* weights,
-                                                   int count) {
-    const CodeRange codes = grid.scale_codes();
-    const T d = fit_shared_scale([&](int j) { return params[j].scale; }, weights, count, codes);
-    for (int j = 0; j < count; ++j) params[j].scale = d * nearest_multiple(params[j].scale, d, codes);
-    if (!grid.has_minimum()) return;
-    const T dmin = fit_shared_scale([&](int j) { return -params[j].zero; }, weights, count, codes);
-    for (int j = 0; j < count; ++j) params[j].zero = -dmin * nearest_multiple(-params[j].zero, dmin, codes);
+RESIDUA_HOST_DEVICE inline GridParams<T> settle_super_block(const G& grid, GridParams<T>* params,
+                                                            const T* weights, int count) {
+    const CodeRange range = grid.scale_codes();
+    GridParams<T> shared = {fit_shared_scale([&](int j) { return params[j].scale; }, weights, count, range),
+                            T(0)};
+    if (grid.has_minimum())
+        shared.zero = -fit_shared_scale([&](int j) { return -params[j].zero; }, weights, count, range);
+    for (int j = 0; j < count; ++j) {
+        const GridParams<T> codes = grid.codes(params[j], shared, Rounding::Nearest);
+        params[j] = {shared.scale * codes.scale, shared.zero * codes.zero};
+    }
+    return shared;
 }
 
 /// x / scale, 0 where the scale is.
@@ -128,9 +157,13 @@ requires(Columns == 16 || Columns == 32) struct KQuantGrid {
     static constexpr Index group_size = Columns;
     static constexpr int largest_family = static_cast<int>(k_quant_columns / Columns);
 
+    static constexpr int most_guesses = 37;
+
     int bits = Columns == 16 ? 3 : 4;
+    ClipSearch clip = {};
 
     void validate() const {
+        clip.validate();
         if constexpr (Columns == 16) {
             require(bits == 2 || bits == 3 || bits == 6, "KQuantGrid<16>: bits is", bits, "2, 3 or 6");
         } else {
@@ -150,7 +183,9 @@ requires(Columns == 16 || Columns == 32) struct KQuantGrid {
         return {0, 63};
     }
 
-    [[nodiscard]] RESIDUA_HOST_DEVICE constexpr int guesses() const { return has_minimum() ? 37 : 19; }
+    [[nodiscard]] RESIDUA_HOST_DEVICE constexpr int guesses() const {
+        return has_minimum() ? most_guesses : 19;
+    }
 
     /// The range in steps that are up to 0.9 more or fewer than there are.
     template <Real T>
@@ -161,8 +196,25 @@ requires(Columns == 16 || Columns == 32) struct KQuantGrid {
     }
 
     template <Real T>
-    RESIDUA_HOST_DEVICE void settle(GridParams<T>* params, const T* weights, int count) const {
-        detail::settle_super_block(*this, params, weights, count);
+    RESIDUA_HOST_DEVICE GridParams<T> settle(GridParams<T>* params, const T* weights, int count) const {
+        return detail::settle_super_block(*this, params, weights, count);
+    }
+
+    template <Real T>
+    [[nodiscard]] RESIDUA_HOST_DEVICE GridParams<T> shared(const GridParams<T>* params, int count) const {
+        return detail::shared_numbers(*this, params, count);
+    }
+
+    template <Real T>
+    [[nodiscard]] RESIDUA_HOST_DEVICE GridParams<T> codes(GridParams<T> params, GridParams<T> shared,
+                                                          Rounding rounding) const {
+        return detail::super_block_codes(*this, params, shared, rounding);
+    }
+
+    template <Real T>
+    [[nodiscard]] RESIDUA_HOST_DEVICE GridParams<T> stored_shared(GridParams<T> shared) const {
+        return {detail::round_signed_scale(shared.scale),
+                shared.zero < T(0) ? detail::round_signed_scale(shared.zero) : T(0)};
     }
 
     template <Real T>
@@ -200,10 +252,13 @@ struct IQ4Grid {
     static constexpr Index group_size = 32;
     static constexpr int largest_family = static_cast<int>(k_quant_columns / group_size);
 
+    static constexpr int most_guesses = 15;
+
     bool nested = true;  ///< IQ4_XS, or IQ4_NL
+    ClipSearch clip = {};
     Codebook<16> values = detail::IQ4Levels::values;
 
-    void validate() const {}
+    void validate() const { clip.validate(); }
 
     [[nodiscard]] RESIDUA_HOST_DEVICE constexpr int levels() const { return 16; }
     [[nodiscard]] RESIDUA_HOST_DEVICE constexpr int family() const { return nested ? largest_family : 1; }
@@ -211,7 +266,7 @@ struct IQ4Grid {
     [[nodiscard]] RESIDUA_HOST_DEVICE constexpr detail::CodeRange scale_codes() const {
         return nested ? detail::CodeRange{-32, 31} : detail::CodeRange{1, 1};
     }
-    [[nodiscard]] RESIDUA_HOST_DEVICE constexpr int guesses() const { return 15; }
+    [[nodiscard]] RESIDUA_HOST_DEVICE constexpr int guesses() const { return most_guesses; }
 
     /// The extreme at up to 7 units from the first level.
     template <Real T>
@@ -221,8 +276,25 @@ struct IQ4Grid {
     }
 
     template <Real T>
-    RESIDUA_HOST_DEVICE void settle(GridParams<T>* params, const T* weights, int count) const {
-        detail::settle_super_block(*this, params, weights, count);
+    RESIDUA_HOST_DEVICE GridParams<T> settle(GridParams<T>* params, const T* weights, int count) const {
+        return detail::settle_super_block(*this, params, weights, count);
+    }
+
+    template <Real T>
+    [[nodiscard]] RESIDUA_HOST_DEVICE GridParams<T> shared(const GridParams<T>* params, int count) const {
+        return detail::shared_numbers(*this, params, count);
+    }
+
+    template <Real T>
+    [[nodiscard]] RESIDUA_HOST_DEVICE GridParams<T> codes(GridParams<T> params, GridParams<T> shared,
+                                                          Rounding rounding) const {
+        return detail::super_block_codes(*this, params, shared, rounding);
+    }
+
+    template <Real T>
+    [[nodiscard]] RESIDUA_HOST_DEVICE GridParams<T> stored_shared(GridParams<T> shared) const {
+        return {detail::round_signed_scale(shared.scale),
+                shared.zero < T(0) ? detail::round_signed_scale(shared.zero) : T(0)};
     }
 
     template <Real T>

@@ -33,6 +33,10 @@ enum class ScaleSearch {
 /// sum_k R_kk^2 (w_k - q(w_k))^2 chooses the survivors, of candidates with the same sum the first alone. The norm
 /// search's choice always survives, so that no row loses more than with it.
 ///
+/// Of a TwoLevelGrid, whose families are fitted in another way, the codes of a group are searched so, given what its
+/// family shares, when the group's first column is reached: candidates are what the group has, which always survives,
+/// and two from each guess of the grid, rounded to codes.
+///
 /// For groups that are fitted before the first column (static groups, one scale per channel) the least
 /// sum_k R_kk^2 (w*_k - q(w*_k))^2 decides, and where there are no moments (round_weights) R_kk is 1.
 struct ClipSearch {

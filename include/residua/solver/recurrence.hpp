@@ -126,6 +126,7 @@ class Recurrence {
         zeros_ = backend.template workspace<T>(groups_.count, rows);
         flags_ = backend.template allocate<Code>(1, 3);
         if (nested && !groups_.ranges.empty()) family_ = backend.template workspace<T>(widest_family(), rows);
+        if (!searched().empty()) shared_ = backend.template workspace<T>(2, rows);
         if (refines())
             refiner_.emplace(grid_, options_.refinement, options_.block_size, f_, groups_.of_column, rows);
     }
@@ -150,8 +151,19 @@ class Recurrence {
     /// End of the columns whose sums a step over [begin, end) must know: groups that start in it may end
     /// later.
     Index reach(Index begin, Index end) const {
-        const auto fits = fits_in(begin, end);
-        return fits.empty() ? end : std::max(end, fits.back().end);
+        return std::max(end_of(fits_in(begin, end), end), searched_reach(begin, end));
+    }
+    Index searched_reach(Index begin, Index end) const {
+        return end_of(those_in(searched(), begin, end), end);
+    }
+    static Index end_of(std::span<const GroupRange> ranges, Index least) {
+        return ranges.empty() ? least : std::max(least, ranges.back().end);
+    }
+
+    /// Groups of fitted families whose codes are searched when their first column comes up.
+    std::span<const GroupRange> searched() const {
+        if (!nested || groups_.ranges.empty() || !detail::clip_of(grid_).by_loss()) return {};
+        return groups_.groups;
     }
 
     Index longest_reach() const {
@@ -162,13 +174,15 @@ class Recurrence {
         return longest;
     }
 
-    /// Groups whose first column is in [begin, end).
-    std::span<const GroupRange> fits_in(Index begin, Index end) const {
+    /// Those of the ranges, or of the families to fit, whose first column is in [begin, end).
+    static std::span<const GroupRange> those_in(std::span<const GroupRange> ranges, Index begin, Index end) {
         const auto before = [](const GroupRange& range, Index column) { return range.begin < column; };
-        const auto& ranges = groups_.ranges;
         const auto from = std::lower_bound(ranges.begin(), ranges.end(), begin, before);
         const auto to = std::lower_bound(from, ranges.end(), end, before);
         return {from, to};
+    }
+    std::span<const GroupRange> fits_in(Index begin, Index end) const {
+        return those_in(groups_.ranges, begin, end);
     }
 
     /// A block ends where it is full and, as families are fitted between blocks, where one begins.
@@ -301,9 +315,13 @@ class Recurrence {
         const auto groups_of = [&](Matrix& matrix) {
             return matrix.view().block(family.id, 0, static_cast<Index>(members.size()), rows);
         };
-        backend.fit(grid_, MatrixView<const T>(current),
-                    std::as_const(weights_).view().block(0, family.begin, 1, width), members,
-                    groups_of(scales_), groups_of(zeros_));
+        const MatrixView<const T> weights = std::as_const(weights_).view().block(0, family.begin, 1, width);
+        if (searched().empty())
+            return backend.fit(grid_, MatrixView<const T>(current), weights, members, groups_of(scales_),
+                               groups_of(zeros_));
+        if constexpr (nested)
+            backend.fit(grid_, MatrixView<const T>(current), weights, members, groups_of(scales_),
+                        groups_of(zeros_), shared_.view().block(0, 0, 2, rows));
     }
 
     /// Sums over all columns before the panel, and those known beforehand, for the columns that the panel needs
@@ -325,7 +343,7 @@ class Recurrence {
     void sweep_block(B& backend, MatrixView<T> columns, Index panel, Index begin, Index end,
                      Index panel_reach) {
         const Index rows = columns.cols;
-        const Index block_reach = nested ? end : reach(begin, end);
+        const Index block_reach = nested ? searched_reach(begin, end) : reach(begin, end);
         const auto sums = [&](Index from, Index to) {
             return sums_.view().block(from - panel, 0, to - from, rows);
         };
@@ -343,7 +361,8 @@ class Recurrence {
         block.codes = codes_.view().block(0, 0, n_, rows);
         block.scales = scales_.view().block(0, 0, groups_.count, rows);
         block.zeros = zeros_.view().block(0, 0, groups_.count, rows);
-        if constexpr (!nested) block.fits = fits_in(begin, end);
+        block.fits = nested ? those_in(searched(), begin, end) : fits_in(begin, end);
+        if (!searched().empty()) block.shared = std::as_const(shared_).view().block(0, 0, 2, rows);
         block.group_of = groups_.of_position;
         block.published = options_.published;
         block.overflow = flags_.view().data + 1;
@@ -376,15 +395,16 @@ class Recurrence {
     MatrixView<const T> residuals_before_;  // M', strictly below the diagonal
     ResidualSums<T, B> known_;              // where all a are known, and of the residual stream
 
-    Matrix columns_;                           // (in_features, rows) w, then f
-    Matrix residual_;                          // (in_features, rows) a
-    Matrix known_sums_;                        // (in_features, rows) what of G is known beforehand
-    Matrix sums_;                              // (panel, rows) G
-    Matrix target_;                            // (in_features, rows) W* for grids fitted beforehand
-    Matrix family_;                            // (widest family, rows) weights that a family is fitted to
-    Matrix weights_;                           // (1, in_features) of errors, where a fit asks for them
-    Matrix scales_;                            // (groups, rows)
-    Matrix zeros_;                             // (groups, rows)
+    Matrix columns_;     // (in_features, rows) w, then f
+    Matrix residual_;    // (in_features, rows) a
+    Matrix known_sums_;  // (in_features, rows) what of G is known beforehand
+    Matrix sums_;        // (panel, rows) G
+    Matrix target_;      // (in_features, rows) W* for grids fitted beforehand
+    Matrix family_;      // (widest family, rows) weights that a family is fitted to
+    Matrix shared_;      // (2, rows) what the family in work shares, where it is searched
+    Matrix weights_;     // (1, in_features) of errors, where a fit asks for them
+    Matrix scales_;      // (groups, rows)
+    Matrix zeros_;       // (groups, rows)
     typename B::template Matrix<Code> codes_;  // (in_features, rows)
     typename B::template Matrix<Code>
         flags_;  // weights are not finite, compensation overflowed, D_h is not finite

@@ -60,7 +60,7 @@ void require_layer(const QuantizedMatrix<T, B, G>& layer, Index rows, Index cols
 
 }  // namespace detail
 
-/// Refines codes and scales of `layer`, which come from a solve, a file or another method, towards `weights`
+/// Refines codes and scales of `layer`, and zeros of a TwoLevelGrid, which come from a solve, a file or another method, towards `weights`
 /// (out_features, in_features) on the tokens of `moments`: a descent on tr(E H E'), E = W* - Q, that never
 /// raises the objective of an output row. W* = W + (alpha W D + alpha_h D_h) H^-1; alpha > 0 needs reference
 /// inputs, alpha_h = stream_alpha > 0 the residual stream.
@@ -146,8 +146,9 @@ requires Element<std::remove_const_t<In>>
         backend.transpose(read_only(rows_of(layer.zeros)), part(zeros));
         if (!refiner.run(rows_of(layer.codes), part(scales), part(zeros), w, part(codes), steps, advance))
             status = Status::Cancelled;
-        else
-            backend.transpose(read_only(part(scales)), rows_of(layer.scales));
+        if (status != Status::Success) break;
+        backend.transpose(read_only(part(scales)), rows_of(layer.scales));
+        backend.transpose(read_only(part(zeros)), rows_of(layer.zeros));
     }
     if (status == Status::Success)
         layer.report.refinement.insert(layer.report.refinement.end(), steps.begin(), steps.end());

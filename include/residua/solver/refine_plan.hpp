@@ -16,7 +16,8 @@ inline constexpr Index refined_panel_columns = 1024;
 /// that share one product with everything outside of them.
 class RefinementPlan {
   public:
-    /// Whole groups, a part of one that is wider than a block, or any columns if no scale is refitted.
+    /// Whole groups, of one family if there are families, a part of a group that is wider than a block, or any
+    /// columns if nothing is refitted.
     struct Block {
         Index begin, end;
         std::size_t first_group, last_group;  ///< into the runs; none in a part of a wide group
@@ -24,12 +25,12 @@ class RefinementPlan {
     struct Panel {
         Index begin, end;
         std::size_t first_block, last_block;
-        bool is_wide;  ///< one group that is wider than a block
+        bool is_wide;  ///< one group that is wider than a block, or one family
     };
 
     /// `group_of`: of each column in the order of the refinement, and runs of a group are not scattered if
-    /// `refits`.
-    RefinementPlan(std::span<const Index> group_of, Index block_size, bool refits) {
+    /// `refits`. `family`: groups that share numbers, none if 0.
+    RefinementPlan(std::span<const Index> group_of, Index block_size, bool refits, Index family) {
         const Index n = static_cast<Index>(group_of.size());
         const Index width = std::min(block_size, refined_columns);
         if (!refits) {
@@ -37,6 +38,10 @@ class RefinementPlan {
             return;
         }
         runs_ = runs_of(group_of);
+        if (family > 0) {
+            add_families(family, width);
+            return;
+        }
         for (std::size_t g = 0; g < runs_.size();) {
             const Index begin = runs_[g].begin;
             std::size_t last = g + 1;
@@ -50,25 +55,6 @@ class RefinementPlan {
             }
             g = last;
         }
-    }
-
-    /// Columns of one group that follow each other, ascending.
-    static std::vector<GroupRange> runs_of(std::span<const Index> group_of) {
-        std::vector<GroupRange> runs;
-        for (std::size_t k = 0; k < group_of.size(); ++k) {
-            const Index column = static_cast<Index>(k);
-            if (k == 0 || group_of[k] != runs.back().id) runs.push_back({column, column, group_of[k]});
-            runs.back().end = column + 1;
-        }
-        return runs;
-    }
-
-    /// Whether the columns of a group do not all follow each other.
-    static bool is_scattered(std::span<const Index> group_of) {
-        std::vector<Index> groups;
-        for (const GroupRange& run : runs_of(group_of)) groups.push_back(run.id);
-        std::sort(groups.begin(), groups.end());
-        return std::adjacent_find(groups.begin(), groups.end()) != groups.end();
     }
 
     const std::vector<Block>& blocks() const { return blocks_; }
@@ -91,7 +77,7 @@ class RefinementPlan {
         for (const Panel& panel : panels_) widest = std::max(widest, panel.end - panel.begin);
         return widest;
     }
-    /// 0 if every group fits into a block.
+    /// Columns of a group, or family, that is a panel; 0 if there is none.
     Index widest_group() const {
         Index widest = 0;
         for (const Panel& panel : panels_) {
@@ -101,6 +87,18 @@ class RefinementPlan {
     }
 
   private:
+    void add_families(Index family, Index width) {
+        for (std::size_t g = 0, last = 0; g < runs_.size(); g = last) {
+            while (last < runs_.size() && runs_[last].id / family == runs_[g].id / family) ++last;
+            panels_.push_back({runs_[g].begin, runs_[g].begin, blocks_.size(), blocks_.size(), true});
+            for (std::size_t from = g, to = g; from < last; from = to) {
+                const Index begin = runs_[from].begin;
+                for (to = from + 1; to < last && runs_[to].end - begin <= width;) ++to;
+                add_block(begin, runs_[to - 1].end, from, to, true);
+            }
+        }
+    }
+
     void add_block(Index begin, Index end, std::size_t first_group, std::size_t last_group, bool is_wide) {
         const bool fits = !panels_.empty() && panels_.back().is_wide == is_wide &&
                           (is_wide || end - panels_.back().begin <= refined_panel_columns);

@@ -185,7 +185,7 @@ class PlanningBackend {
     void transpose(MatrixView<const U>, MatrixView<U>) {}
     template <Real T, Grid<T> G>
     void fit(const G&, MatrixView<const T>, MatrixView<const T>, std::span<const std::vector<Index>>,
-             MatrixView<T>, MatrixView<T>) {}
+             MatrixView<T>, MatrixView<T>, MatrixView<T> = {}) {}
     template <Real T, Grid<T> G>
     void round(const G&, MatrixView<const T>, std::span<const Index>, MatrixView<const T>,
                MatrixView<const T>, MatrixView<Code>) {}
@@ -207,6 +207,10 @@ class PlanningBackend {
     void refine(const G&, const RefineBlock<T>&) {}
     template <Real T, RefittableGrid<T> G>
     void refit(const G&, const RefineGroup<T>&) {}
+    template <Real T, TwoLevelGrid<T> G>
+    void share(const G&, const RefineFamily<T>&) {}
+    template <Real T, TwoLevelGrid<T> G>
+    void refit_shared(const G&, const RefineFamily<T>&, Number, const RefineGroup<T>&) {}
     template <Real T>
     void add_row_dots(MatrixView<const T>, MatrixView<const T>, MatrixView<double>) {}
 

@@ -140,7 +140,8 @@ class CudaBackend : public detail::CudaAccumulation {
 
     template <Real T, Grid<T> G>
     void fit(const G& grid, MatrixView<const T> c, MatrixView<const T> weights,
-             std::span<const std::vector<Index>> members, MatrixView<T> scales, MatrixView<T> zeros) {
+             std::span<const std::vector<Index>> members, MatrixView<T> scales, MatrixView<T> zeros,
+             MatrixView<T> shared = {}) {
         std::vector<Index> columns;
         std::vector<Index> offsets = {0};
         for (const auto& group : members) {
@@ -150,7 +151,7 @@ class CudaBackend : public detail::CudaAccumulation {
         const auto device_columns = upload_indices(columns);
         const auto device_offsets = upload_indices(offsets);
         detail::cuda::fit(stream(), grid, c, weights, device_columns.view().data, device_offsets.view().data,
-                          static_cast<Index>(members.size()), scales, zeros);
+                          static_cast<Index>(members.size()), scales, zeros, shared);
     }
 
     template <Real T, Grid<T> G>
@@ -185,6 +186,7 @@ class CudaBackend : public detail::CudaAccumulation {
         task.codes = block.codes.row_range(block.begin, width);
         task.scales = block.scales;
         task.zeros = block.zeros;
+        task.shared = block.shared;
         task.published = block.published;
         task.overflow = block.overflow;
         task.width = static_cast<int>(width);
@@ -200,7 +202,7 @@ class CudaBackend : public detail::CudaAccumulation {
             std::copy(table.begin(), table.end(), task.inline_table);
         }
 
-        const std::size_t shared_bytes = sweep_shared_bytes<M>(block);
+        const std::size_t shared_bytes = sweep_shared_bytes<M, G>(block);
         Matrix<T> scratch;
         if (shared_bytes == 0) {
             scratch = allocate<T>(sweep_tiles(block), sweep_memory<M>(block).tile());
@@ -219,7 +221,8 @@ class CudaBackend : public detail::CudaAccumulation {
     std::size_t sweep_bytes(const G& grid, const SweepBlock<T>& block) const {
         const detail::cuda::SweepMemory<T, M> memory = sweep_memory<M>(block);
         std::size_t bytes = 0;
-        if (sweep_shared_bytes<M>(block) == 0) bytes += static_cast<std::size_t>(memory.tile()) * sizeof(T);
+        if (sweep_shared_bytes<M, G>(block) == 0)
+            bytes += static_cast<std::size_t>(memory.tile()) * sizeof(T);
         if (tries_candidates(grid, block))
             bytes += static_cast<std::size_t>(memory.trial_words()) * sizeof(std::uint32_t);
         return static_cast<std::size_t>(sweep_tiles(block)) * bytes;
@@ -243,6 +246,7 @@ class CudaBackend : public detail::CudaAccumulation {
         task.codes = block.codes.row_range(block.begin, width);
         task.scales = block.scales;
         task.zeros = block.zeros;
+        task.shared = block.shared;
         task.tally = block.tally;
         task.width = static_cast<int>(width);
         task.backward = block.backward;
@@ -258,7 +262,19 @@ class CudaBackend : public detail::CudaAccumulation {
 
     template <Real T, RefittableGrid<T> G>
     void refit(const G& grid, const RefineGroup<T>& group) {
-        detail::cuda::refit(stream(), grid, group);
+        detail::cuda::refit(stream(), detail::cuda::RefitScale<T, G>{grid}, group);
+    }
+
+    template <Real T, TwoLevelGrid<T> G>
+    void share(const G& grid, const RefineFamily<T>& family) {
+        const auto groups = upload_indices(family.group_of);
+        detail::cuda::share(stream(), grid, family, groups.view().data);
+    }
+
+    template <Real T, TwoLevelGrid<T> G>
+    void refit_shared(const G& grid, const RefineFamily<T>& family, Number number,
+                      const RefineGroup<T>& group) {
+        detail::cuda::refit(stream(), detail::cuda::RefitShared<T, G>{grid, family, number}, group);
     }
 
     template <Real T>
@@ -285,12 +301,12 @@ class CudaBackend : public detail::CudaAccumulation {
 
     /// Of a thread block's tile and its coefficients; 0 where that does not fit, and tiles are kept in device
     /// memory.
-    template <Method M, class T>
+    template <Method M, class G, class T>
     static std::size_t sweep_shared_bytes(const SweepBlock<T>& block) {
         if (block.reach - block.begin > 1024) return 0;
         const auto memory = sweep_memory<M>(block);
         const auto bytes = static_cast<std::size_t>(memory.tile() + memory.coefficients()) * sizeof(T);
-        return bytes + sizeof(detail::cuda::FitScratch<T>) > most_shared_bytes() ? 0 : bytes;
+        return bytes + sizeof(detail::cuda::FitScratch<T, G>) > most_shared_bytes() ? 0 : bytes;
     }
 
     template <class T>

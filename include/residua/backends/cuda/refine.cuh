@@ -25,7 +25,8 @@ struct RefineTask {
     MatrixView<const T> gram;      // (width, width)
     MatrixView<Code> codes;        // (width, rows)
     MatrixView<T> scales;          // (groups, rows)
-    MatrixView<const T> zeros;     // (groups, rows)
+    MatrixView<T> zeros;           // (groups, rows)
+    MatrixView<const T> shared;    // (2, rows) of the family, where one is refitted
     MatrixView<double> tally;
     int width;
     bool backward;
@@ -63,7 +64,7 @@ class RefineTile {
             const int group = s_.run_group[run];
             const int to = s_.run_end[run];
             if (active_) params_ = {s_.scales(group, row_), s_.zeros(group, row_)};
-            if constexpr (RefittableGrid<G, T>) {
+            if constexpr (RefittableGrid<G, T> || TwoLevelGrid<G, T>) {
                 if (s_.refits) refit(from, to, group);
             }
             for (int begin = from, end = from; begin < to; begin = end) {
@@ -208,10 +209,38 @@ class RefineTile {
     /// First column of this warp's quads that cover the columns from `first` on.
     __device__ int start_of(int first) const { return first / 4 * 4 + 4 * warp_; }
 
-    /// The scale of the group of columns [from, to), with slopes in b.
+    /// The parameters of the group of columns [from, to).
     __device__ void refit(int from, int to, int group) {
-        for (int p = from + warp_; p < to; p += warps)
-            at(b_, p) = detail::slope_of(grid_, int(codes_[p * lanes + lane_]), params_.zero);
+        if constexpr (TwoLevelGrid<G, T>) {
+            GridParams<T> shared = {T(1), T(0)};
+            if (active_) shared = {s_.shared(0, row_), s_.shared(1, row_)};
+            const auto refit_number = [&](Number number, auto slope) {
+                step(from, to, number, slope, [&](T along, T curvature, T& gain) {
+                    return detail::refitted_params(grid_, params_, shared, number, along, curvature, gain);
+                });
+            };
+            refit_number(Number::Scale, [&](int code) {
+                return grid_.decode(code, GridParams<T>{T(1), T(0)});
+            });
+            if (grid_.has_minimum()) refit_number(Number::Zero, [](int) { return T(1); });
+            if (warp_ == 0 && active_) s_.zeros(group, row_) = params_.zero;
+        } else {
+            step(
+                from, to, Number::Scale,
+                [&](int code) { return detail::slope_of(grid_, code, params_.zero); },
+                [&](T along, T curvature, T& gain) {
+                    const T scale = detail::refitted_scale(grid_, params_.scale, along, curvature, gain);
+                    return GridParams<T>{scale, params_.zero};
+                });
+        }
+        if (warp_ == 0 && active_) s_.scales(group, row_) = params_.scale;
+    }
+
+    /// One number of the group's parameters, with slopes dQ / dnumber in b: next(along, curvature, gain) is what they
+    /// become.
+    template <class Slope, class Next>
+    __device__ void step(int from, int to, Number number, Slope slope, Next next) {
+        for (int p = from + warp_; p < to; p += warps) at(b_, p) = slope(int(codes_[p * lanes + lane_]));
         __syncthreads();
         T curved[quads][4];
         const int start = start_of(from);
@@ -231,15 +260,12 @@ class RefineTile {
             curvature += scratch_.curvature[w][lane_];
         }
         T gain = T(0);
-        const T next = detail::refitted_scale(grid_, params_.scale, along, curvature, gain);
-        const T step = open_ ? next - params_.scale : T(0);
-        if (open_) params_.scale = next;
-        if (warp_ == 0) {
-            if (open_) lowered_ += gain;
-            if (active_) s_.scales(group, row_) = params_.scale;
-        }
-        for_columns(from, start, curved, [&](int j, T y) { at(g_, j) -= step * y; });
-        add_to_error(from, to, [&](int p) { return -step * at(b_, p); });
+        const GridParams<T> changed = next(along, curvature, gain);
+        const T moved = open_ ? number_of(changed, number) - number_of(params_, number) : T(0);
+        if (open_) params_ = changed;
+        if (warp_ == 0 && open_) lowered_ += gain;
+        for_columns(from, start, curved, [&](int j, T y) { at(g_, j) -= moved * y; });
+        add_to_error(from, to, [&](int p) { return -moved * at(b_, p); });
         __syncthreads();
     }
 

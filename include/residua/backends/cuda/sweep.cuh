@@ -24,6 +24,7 @@ struct SweepTask {
     MatrixView<const T> factor, residual_matrix;  // (extent, extent)
     MatrixView<Code> codes;                       // (width, rows)
     MatrixView<T> scales, zeros;                  // (groups, rows)
+    MatrixView<const T> shared;                   // (2, rows) of the family whose groups are searched
     PublishedBehaviour published;
     Code* overflow;
     int width;                  // columns to quantize
@@ -77,17 +78,17 @@ struct SweepMemory {
 // search for scales, and one compiled into the other spills those of both.
 template <class T, class M, class G, bool Shared>
 __device__ __noinline__ void fit_group(const M& method, const G& grid, const SweepTask<T>& task,
-                                       FitScratch<T>& fit_scratch, int f);
+                                       FitScratch<T, G>& fit_scratch, int f);
 template <class T, class M, class G, bool Shared>
 __device__ __noinline__ T group_loss(const M& method, const G& grid, const SweepTask<T>& task,
-                                     FitScratch<T>& fit_scratch, int begin, int end, GridParams<T> params);
+                                     FitScratch<T, G>& fit_scratch, int begin, int end, GridParams<T> params);
 
 /// \tparam Shared  whether a thread block keeps its tile in shared memory, or in SweepTask::scratch
 template <class T, class M, class G, bool Shared>
 class SweepTile {
   public:
     __device__ SweepTile(const M& method, const G& grid, const SweepTask<T>& task, T* memory,
-                         FitScratch<T>& fit_scratch)
+                         FitScratch<T, G>& fit_scratch)
         : method_(method),
           grid_(grid),
           s_(task),
@@ -130,11 +131,9 @@ class SweepTile {
             }
         }
         for (int from = 0, to = 0; from < s_.width; from = to) {
-            if constexpr (!TwoLevelGrid<G, T>) {
-                if (next < s_.fits && s_.fit_begin(next) == from) {
-                    current_weights(from, s_.fit_end(next));
-                    fit_group<T, M, G, Shared>(method_, grid_, s_, fit_scratch_, next++);
-                }
+            if (next < s_.fits && s_.fit_begin(next) == from) {
+                current_weights(from, s_.fit_end(next));
+                fit_group<T, M, G, Shared>(method_, grid_, s_, fit_scratch_, next++);
             }
             to = min(end_of_segment(from), s_.width);
             if (next < s_.fits) to = min(to, s_.fit_begin(next));
@@ -151,23 +150,38 @@ class SweepTile {
         if (!finite_) *s_.overflow = 1;
     }
 
-    /// The grid of group f, to the weights in y.
+    /// The grid of group f, to the weights in y; or the codes of one that was fitted with its family.
     __device__ void fit(int f) const {
         const int begin = s_.fit_begin(f);
         const int count = s_.fit_end(f) - begin;
+        const int id = s_.fit_id(f);
         const auto column = [&](int i) { return at(y_, begin + i); };
-        T low, high;
-        find_range(count, column, fit_scratch_, warp_, lane_, low, high);
-        GridParams<T> params = fit_by_norm(grid_, count, column, low, high, fit_scratch_, warp_, lane_);
-        if (clip_of(grid_).by_loss()) {
-            const Shortlist<T, G> shortlist(grid_, low, high, params, fit_scratch_, warp_, lane_);
-            shortlist.screen(count, column, [&](int i) { return weight_[begin + i]; });
-            shortlist.rank();
-            params = search_loss(shortlist, begin, begin + count);
+        const auto weight = [&](int i) { return weight_[begin + i]; };
+        GridParams<T> params = {T(1), T(0)};
+        if constexpr (TwoLevelGrid<G, T>) {
+            GridParams<T> shared = {T(1), T(0)};
+            if (active_) params = {s_.scales(id, row_), s_.zeros(id, row_)};
+            if (active_) shared = {s_.shared(0, row_), s_.shared(1, row_)};
+            using Group = GroupOfFamily<T, G, decltype(column), decltype(weight)>;
+            const Group group(grid_, count, column, weight);
+            const CodeSearch<T, G, Group> search(grid_, group, params, shared);
+            search.screen(fit_scratch_, warp_, lane_);
+            rank_candidates(fit_scratch_, search.count(), warp_, lane_);
+            params = search_loss(search, begin, begin + count);
+        } else {
+            T low, high;
+            find_range(count, column, fit_scratch_, warp_, lane_, low, high);
+            params = fit_by_norm(grid_, count, column, low, high, fit_scratch_, warp_, lane_);
+            if (clip_of(grid_).by_loss()) {
+                const Shortlist<T, G> shortlist(grid_, low, high, params, fit_scratch_, warp_, lane_);
+                shortlist.screen(count, column, weight);
+                rank_candidates(fit_scratch_, shortlist.count(), warp_, lane_);
+                params = search_loss(shortlist, begin, begin + count);
+            }
         }
         if (warp_ == 0 && active_) {
-            s_.scales(s_.fit_id(f), row_) = params.scale;
-            s_.zeros(s_.fit_id(f), row_) = params.zero;
+            s_.scales(id, row_) = params.scale;
+            s_.zeros(id, row_) = params.zero;
         }
         __syncthreads();
     }
@@ -451,22 +465,32 @@ class SweepTile {
         __syncthreads();
     }
 
-    /// Of the survivors of a search by loss the one with the least loss, every warp with its share of them.
-    __device__ GridParams<T> search_loss(const Shortlist<T, G>& shortlist, int begin, int end) const {
-        const int survivors = min(clip_of(grid_).survivors, shortlist.count());
+    /// Of the survivors of a search by loss the one with the least loss, every warp with its share of them. The warp
+    /// that found it says what its parameters are: made anew, they might be rounded in another way.
+    template <class Candidates>
+    __device__ GridParams<T> search_loss(const Candidates& candidates, int begin, int end) const {
+        const int survivors = min(clip_of(grid_).survivors, candidates.count());
         T least = std::numeric_limits<T>::infinity();
         int best = -1;
+        GridParams<T> found = {T(1), T(0)};
         for (int place = warp_; place < survivors; place += warps) {
-            const GridParams<T> params = shortlist.params(fit_scratch_.ranked[place][lane_]);
+            const GridParams<T> params = candidates.params(fit_scratch_.ranked[place][lane_]);
             const T loss =
                 cuda::group_loss<T, M, G, Shared>(method_, grid_, s_, fit_scratch_, begin, end, params);
             if (place == 0 || loss < least) {
                 least = loss;
                 best = place;
+                found = params;
             }
         }
+        const int own = best;
         least_of_warps(fit_scratch_, least, best, warp_, lane_);
-        return shortlist.params(fit_scratch_.ranked[best][lane_]);
+        if (own == best) {
+            fit_scratch_.high[0][lane_] = found.scale;
+            fit_scratch_.high[1][lane_] = found.zero;
+        }
+        __syncthreads();
+        return {fit_scratch_.high[0][lane_], fit_scratch_.high[1][lane_]};
     }
 
     /// Columns [from, to) of one segment, by the first warp: f in place of G, a, and codes in y.
@@ -569,7 +593,7 @@ class SweepTile {
     const M& method_;
     const G& grid_;
     const SweepTask<T>& s_;
-    FitScratch<T>& fit_scratch_;
+    FitScratch<T, G>& fit_scratch_;
     SweepMemory<T, M> size_;
     int lane_, warp_;
     Index row_;
@@ -591,20 +615,20 @@ class SweepTile {
 /// The tile of this thread block.
 template <class T, class M, class G, bool Shared>
 __device__ SweepTile<T, M, G, Shared> tile_of_block(const M& method, const G& grid, const SweepTask<T>& task,
-                                                    FitScratch<T>& fit_scratch) {
+                                                    FitScratch<T, G>& fit_scratch) {
     extern __shared__ __align__(16) unsigned char memory[];
     return {method, grid, task, reinterpret_cast<T*>(memory), fit_scratch};
 }
 
 template <class T, class M, class G, bool Shared>
 __device__ void fit_group(const M& method, const G& grid, const SweepTask<T>& task,
-                          FitScratch<T>& fit_scratch, int f) {
+                          FitScratch<T, G>& fit_scratch, int f) {
     tile_of_block<T, M, G, Shared>(method, grid, task, fit_scratch).fit(f);
 }
 
 template <class T, class M, class G, bool Shared>
-__device__ T group_loss(const M& method, const G& grid, const SweepTask<T>& task, FitScratch<T>& fit_scratch,
-                        int begin, int end, GridParams<T> params) {
+__device__ T group_loss(const M& method, const G& grid, const SweepTask<T>& task,
+                        FitScratch<T, G>& fit_scratch, int begin, int end, GridParams<T> params) {
     return tile_of_block<T, M, G, Shared>(method, grid, task, fit_scratch).group_loss(begin, end, params);
 }
 
@@ -614,7 +638,7 @@ __global__ void __launch_bounds__(lanes* warps,
     sweep_kernel(const __grid_constant__ M method, const __grid_constant__ G grid,
                  const __grid_constant__ SweepTask<T> task) {
     extern __shared__ __align__(16) unsigned char memory[];
-    __shared__ FitScratch<T> fit_scratch;
+    __shared__ FitScratch<T, G> fit_scratch;
     SweepTile<T, M, G, Shared>(method, grid, task, reinterpret_cast<T*>(memory), fit_scratch).run();
 }
 

@@ -23,6 +23,7 @@ class RefineTile {
         change_.resize(size);
         slope_.resize(size);
         curved_.resize(size);
+        moved_.resize(size);
         codes_.resize(size);
     }
 
@@ -45,6 +46,8 @@ class RefineTile {
     }
 
   private:
+    static constexpr bool refits = RefittableGrid<G, T> || TwoLevelGrid<G, T>;
+
     T* at(std::vector<T>& lanes, Index k) { return lanes.data() + k * L; }
 
     void load() {
@@ -68,16 +71,19 @@ class RefineTile {
         }
     }
 
-    /// Columns [from, to) are one group: its scale, then its codes.
+    /// Columns [from, to) are one group: its parameters, then its codes.
     void visit(Index from, Index to, Index group) {
         const Index visited = b_.backward ? to : 0;
         const Index count = b_.backward ? width_ - to : from;
         for (Index k = from; k < to; ++k) add_changes(k, visited, count, at(gradient_, k));
-        if constexpr (RefittableGrid<G, T>) refit(from, to, group);
+        if constexpr (refits) {
+            std::fill(at(moved_, from), at(moved_, to), T(0));
+            refit(from, to, group);
+        }
         sweep(from, to);
-        if constexpr (RefittableGrid<G, T>) {
+        if constexpr (refits) {
             for (Index k = from; k < to; ++k) {
-                for (Index l = 0; l < L; ++l) at(change_, k)[l] -= step_[l] * at(slope_, k)[l];
+                for (Index l = 0; l < L; ++l) at(change_, k)[l] -= at(moved_, k)[l];
             }
         }
     }
@@ -97,10 +103,42 @@ class RefineTile {
         alignas(64) T scale[L];
         alignas(64) T zero[L];
         load_params(group, scale, zero);
+        if constexpr (TwoLevelGrid<G, T>) {
+            alignas(64) T shared_scale[L];
+            alignas(64) T shared_zero[L];
+            lanes::load<L>(b_.shared.row(0) + first_, active_, shared_scale);
+            lanes::load<L>(b_.shared.row(1) + first_, active_, shared_zero);
+            const auto refit_number = [&](Number number, T* values, auto slope) {
+                step(from, to, slope, values, [&](Index l, T along, T curvature, T& gain) {
+                    return number_of(refitted_params(grid_, GridParams<T>{scale[l], zero[l]},
+                                                     GridParams<T>{shared_scale[l], shared_zero[l]}, number,
+                                                     along, curvature, gain),
+                                     number);
+                });
+            };
+            refit_number(Number::Scale, scale, [&](int code, Index) {
+                return grid_.decode(code, GridParams<T>{T(1), T(0)});
+            });
+            if (grid_.has_minimum()) refit_number(Number::Zero, zero, [](int, Index) { return T(1); });
+            std::copy_n(zero, active_, b_.zeros.row(group) + first_);
+        } else {
+            step(
+                from, to, [&](int code, Index l) { return detail::slope_of(grid_, code, zero[l]); }, scale,
+                [&](Index l, T along, T curvature, T& gain) {
+                    return detail::refitted_scale(grid_, scale[l], along, curvature, gain);
+                });
+        }
+        std::copy_n(scale, active_, b_.scales.row(group) + first_);
+    }
+
+    /// One number of the group's parameters, dQ = slope(code, lane) d`values`: next(lane, along, curvature, gain) is
+    /// what it becomes.
+    template <class Slope, class Next>
+    void step(Index from, Index to, Slope slope_of_code, T* values, Next next) {
         for (Index k = from; k < to; ++k) {
             const int* code = codes_.data() + k * L;
             T* slope = at(slope_, k);
-            for (Index l = 0; l < L; ++l) slope[l] = detail::slope_of(grid_, code[l], zero[l]);
+            for (Index l = 0; l < L; ++l) slope[l] = slope_of_code(code[l], l);
         }
         T along[L];
         T curvature[L];
@@ -114,17 +152,18 @@ class RefineTile {
             for (Index l = 0; l < L; ++l)
                 detail::add_to_refit(slope[l], gradient[l], curved[l], along[l], curvature[l]);
         }
+        alignas(64) T steps[L];
         for (Index l = 0; l < L; ++l) {
             T gain;
-            const T next = detail::refitted_scale(grid_, scale[l], along[l], curvature[l], gain);
-            step_[l] = open_[l] ? next - scale[l] : T(0);
+            const T value = next(l, along[l], curvature[l], gain);
+            steps[l] = open_[l] ? value - values[l] : T(0);
             lowered_[l] += open_[l] ? gain : T(0);
-            scale[l] = open_[l] ? next : scale[l];
+            values[l] = open_[l] ? value : values[l];
         }
         for (Index k = from; k < to; ++k) {
-            for (Index l = 0; l < L; ++l) at(gradient_, k)[l] -= step_[l] * at(curved_, k)[l];
+            for (Index l = 0; l < L; ++l) at(gradient_, k)[l] -= steps[l] * at(curved_, k)[l];
+            for (Index l = 0; l < L; ++l) at(moved_, k)[l] += steps[l] * at(slope_, k)[l];
         }
-        std::copy_n(scale, active_, b_.scales.row(group) + first_);
     }
 
     /// The codes of columns [from, to), whose gradients lack their own changes only.
@@ -196,8 +235,8 @@ class RefineTile {
     std::vector<T> change_;    // b
     std::vector<T> slope_;     // C
     std::vector<T> curved_;    // H C within the group
+    std::vector<T> moved_;     // what Q has changed by with the group's parameters
     std::vector<int> codes_;
-    alignas(64) T step_[L];
     alignas(64) T lowered_[L];
     alignas(64) int changed_[L];
     alignas(64) int open_[L];

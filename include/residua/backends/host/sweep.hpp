@@ -62,14 +62,12 @@ class SweepTile {
         alignas(64) T scale[L];
         alignas(64) T zero[L];
         for (Index k = 0; k < width; ++k) {
-            if constexpr (!TwoLevelGrid<G, T>) {
-                if (next_fit != b_.fits.end() && next_fit->begin == b_.begin + k) {
-                    const Index stop = next_fit->end - b_.begin;
-                    for (Index j = k; j < stop; ++j) bring_up_to_date(j, 0, k);
-                    seen = k;
-                    current_weights(k, stop);
-                    fit(*next_fit++, first, active);
-                }
+            if (next_fit != b_.fits.end() && next_fit->begin == b_.begin + k) {
+                const Index stop = next_fit->end - b_.begin;
+                for (Index j = k; j < stop; ++j) bring_up_to_date(j, 0, k);
+                seen = k;
+                current_weights(k, stop);
+                fit(*next_fit++, first, active);
             }
             if (const Index g = b_.group_of[static_cast<std::size_t>(b_.begin + k)]; g != group) {
                 group = g;
@@ -127,16 +125,26 @@ class SweepTile {
         }
     }
 
+    /// The parameters of a group, or the codes of one that was fitted with its family.
     void fit(const GroupRange& group, Index first, Index active) {
         alignas(64) T scale[L];
         alignas(64) T zero[L];
         const Index from = group.begin - b_.begin;
         const Index count = group.end - group.begin;
         const auto column = [&](Index i) { return at(current_, from + i); };
-        if (clip_of(grid_).by_loss()) {
-            const auto loss = [&](const T* s, const T* z, T* sums) {
-                group_loss(from, from + count, s, z, sums);
-            };
+        const auto loss = [&](const T* s, const T* z, T* sums) {
+            group_loss(from, from + count, s, z, sums);
+        };
+        if constexpr (TwoLevelGrid<G, T>) {
+            alignas(64) T shared_scale[L];
+            alignas(64) T shared_zero[L];
+            lanes::load<L>(b_.scales.row(group.id) + first, active, scale);
+            lanes::load<L>(b_.zeros.row(group.id) + first, active, zero);
+            lanes::load<L>(b_.shared.row(0) + first, active, shared_scale);
+            lanes::load<L>(b_.shared.row(1) + first, active, shared_zero);
+            lanes::search_codes<L>(grid_, count, column, weights_.data() + from, shared_scale, shared_zero,
+                                   loss, scale, zero);
+        } else if (clip_of(grid_).by_loss()) {
             lanes::fit_by_loss<L>(grid_, count, column, weights_.data() + from, loss, scale, zero);
         } else {
             lanes::fit<L>(grid_, count, column, static_cast<const T*>(nullptr), scale, zero);
