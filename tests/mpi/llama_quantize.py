@@ -99,6 +99,8 @@ def main():
 
         code, _, err = finish(start(2, root / "1", *ordered))  # refused by rank 0 alone
         assert code != 0 and "exists, expected --resume" in err, err
+        code, _, err = finish(start(2, root / "blocks", "--format", "gguf-q4_k"))
+        assert code != 0 and "--format of a GGUF file: processes are 2, expected 1" in err, err
     print("1 passed, 0 failed")
 
 
