@@ -6,6 +6,7 @@ option(RESIDUA_INSTALL "Generate the install rules" ${PROJECT_IS_TOP_LEVEL})
 option(RESIDUA_CUDA "Define residua::cuda (needs nvcc, cuBLAS and cuSOLVER)" OFF)
 option(RESIDUA_MPI "Define residua::mpi (needs MPI 3)" OFF)
 option(RESIDUA_NCCL "Define residua::nccl (needs RESIDUA_CUDA and NCCL)" OFF)
+option(RESIDUA_LLAMA_CPP "Build the example gguf_quantize (needs llama.cpp: cmake/llama_cpp.sh)" OFF)
 option(RESIDUA_BLAS "Link BLAS and LAPACK to residua::residua and define EIGEN_USE_BLAS" OFF)
 
 # These concern this project's own programs, never its users.

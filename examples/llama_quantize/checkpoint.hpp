@@ -9,10 +9,10 @@
 #include <utility>
 #include <vector>
 
+#include "../support/content_hash.hpp"
+#include "../support/folder_lock.hpp"
 #include "../support/output_file.hpp"
 #include "../support/text.hpp"
-#include "content_hash.hpp"
-#include "folder_lock.hpp"
 #include "output.hpp"
 
 /// A checkpoint in the GPTQ format that is being written, one shard for each block and one for the rest.

@@ -1,7 +1,6 @@
 #include "settings.hpp"
 
-#include <set>
-
+#include "../support/choices.hpp"
 #include "../support/ggml_types.hpp"
 #include "../support/solver_arguments.hpp"
 
@@ -23,23 +22,12 @@ struct ActivationArguments {
     }
 };
 
-/// All options and their values as texts, but those that change no byte of the output and those that name
-/// files. An option is left out because it is listed here, not taken in because someone thought of it.
-nlohmann::json choices_of(const CLI::App& app) {
-    const std::set<std::string> elsewhere{"help",        "model",  "calibration",  "calibration-windows",
-                                          "window",      "eval",   "eval-windows", "methods",
-                                          "output",      "resume", "overwrite",    "plot",
-                                          "no-baseline", "json",   "threads",      "allow-degraded",
-                                          "rank-timeout"};
-    nlohmann::json choices = nlohmann::json::object();
-    for (const CLI::Option* option : app.get_options()) {
-        const std::string& name = option->get_single_name();
-        if (elsewhere.contains(name)) continue;
-        choices["--" + name] =
-            option->count() > 0 ? CLI::detail::join(option->results()) : option->get_default_str();
-    }
-    return choices;
-}
+/// The options that change no byte of the output, and those that name files.
+const std::set<std::string> no_choices{"help",        "model",  "calibration",  "calibration-windows",
+                                       "window",      "eval",   "eval-windows", "methods",
+                                       "output",      "resume", "overwrite",    "plot",
+                                       "no-baseline", "json",   "threads",      "allow-degraded",
+                                       "rank-timeout"};
 
 /// What the blocks of a GGUF file go together with.
 void check_blocks(const Settings& s, const std::string& format) {
@@ -183,7 +171,7 @@ Settings parse_settings(CLI::App& app, int argc, char** argv) {
     if (!s.plot.empty()) require_new_file("--plot", s.plot, overwrite);
     require(s.cooperation.segments >= 1, "--segments is", s.cooperation.segments, "at least 1");
     require(s.cooperation.timeout > 0, "--rank-timeout is", s.cooperation.timeout, "a positive number");
-    s.choices = choices_of(app);
+    s.choices = choices_of(app, no_choices);
     if (s.blocks) check_blocks(s, format);
     if (!s.blocks) s.solve.resolve_group_size();
     s.solve.validate();

@@ -75,6 +75,10 @@ std::vector<std::string> ggml_format_names() {
     return names;
 }
 
+bool has_grid(GGMLType type) {
+    return std::find(solved_types.begin(), solved_types.end(), type) != solved_types.end();
+}
+
 GGMLType ggml_type_named(const std::string& format) {
     for (const GGMLType type : solved_types) {
         if (format_of(type) == format) return type;

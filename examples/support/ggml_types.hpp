@@ -7,6 +7,9 @@
 /// "gguf-q4_0" and so on: every type of GGUF files that solves have a grid for.
 std::vector<std::string> ggml_format_names();
 
+/// Whether solves have a grid for that type.
+bool has_grid(residua::io::GGMLType type);
+
 /// The type of such a name. Throws std::invalid_argument for another one.
 residua::io::GGMLType ggml_type_named(const std::string& format);
 

@@ -3,9 +3,9 @@
 #include <sys/stat.h>
 
 #include <fstream>
-#include <llama_quantize/folder_lock.hpp>
 #include <nlohmann/json.hpp>
 #include <residua/io.hpp>
+#include <support/folder_lock.hpp>
 
 #include "catch.hpp"
 #include "programs/program.hpp"

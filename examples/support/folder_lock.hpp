@@ -14,7 +14,7 @@
 #include <string>
 #include <utility>
 
-#include "../support/text.hpp"
+#include "text.hpp"
 
 /// Keeps a folder for one process: a file in it, with the owner's process number and host, that the owner has
 /// locked. It goes with the owner, and where that one was killed the system releases the lock, so that a file
