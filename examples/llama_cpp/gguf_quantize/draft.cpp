@@ -171,6 +171,15 @@ void Draft::replace(const GGUFIndex::Tensor& tensor, Index matrix, std::span<con
     done_[{tensor.name, matrix}] = record;
 }
 
+std::vector<std::byte> Draft::read(const GGUFIndex::Tensor& tensor) const {
+    std::vector<std::byte> bytes(tensor.size);
+    std::ifstream file(path(), std::ios::binary);
+    file.seekg(static_cast<std::streamoff>(tensor.offset));
+    if (!file.read(reinterpret_cast<char*>(bytes.data()), static_cast<std::streamsize>(bytes.size())))
+        throw io::FileError("read", path().string(), EIO);
+    return bytes;
+}
+
 std::vector<Record> Draft::records() const {
     std::vector<Record> list;
     for (const auto& [key, record] : done_) list.push_back(record);

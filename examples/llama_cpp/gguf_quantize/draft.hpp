@@ -30,6 +30,9 @@ class Draft {
     void replace(const GGUFIndex::Tensor& tensor, Index matrix, std::span<const std::byte> bytes,
                  const Record& record);
 
+    /// All bytes of a tensor, as the file holds them by now.
+    std::vector<std::byte> read(const GGUFIndex::Tensor& tensor) const;
+
     /// Of all that has been replaced.
     std::vector<Record> records() const;
 

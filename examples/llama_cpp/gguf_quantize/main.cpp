@@ -8,6 +8,7 @@
 ///     draft.cpp                the output on its way, and how to go on with it; gguf_index.hpp reads such files
 ///     matrix_quantizer.cpp     one matrix onto the type that the file has for it
 ///     one_pass.hpp             the whole model from what full precision reads
+///     sequential.hpp           layer after layer, each on what the quantized ones before it pass on; handoff.hpp
 ///     quantizing_run.hpp       what the ways through a model share
 
 #include <CLI/CLI.hpp>
@@ -17,6 +18,7 @@
 
 #include "calibration_text.hpp"
 #include "one_pass.hpp"
+#include "sequential.hpp"
 
 namespace {
 
@@ -104,7 +106,11 @@ int quantize(const Settings& settings) {
     std::fprintf(stderr, "%zu windows of %td tokens, %zu inputs of %zu weights\n", windows.size(),
                  settings.window, readings.size(), read.size());
     QuantizingRun run(settings, source, draft);
-    OnePass(run, *model, readings, windows)();
+    if (settings.sequential) {
+        Sequential(run, *model, readings, windows)();
+    } else {
+        OnePass(run, *model, readings, windows)();
+    }
 
     const std::vector<Record> records = draft.records();
     draft.finish(settings.output);

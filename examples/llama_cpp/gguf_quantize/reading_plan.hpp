@@ -11,8 +11,8 @@ struct Reading {
     residua::Index features = 0;
     residua::Index matrices = 1;  ///< of each weight; every one has moments of its own
 
-    /// Where the only weight's output is added to the residual stream: the number of that stream's node in the graph.
-    std::optional<std::size_t> stream = {};
+    /// Where the only weight's output is added to the residual stream: the name of that stream's node in the graph.
+    std::optional<std::string> stream = {};
 };
 
 /// What the weights of a model read, in the order of the computation, from the graph of a first text.
@@ -63,7 +63,7 @@ class ReadingPlan {
     }
 
     /// What y is added to as it is, but for a bias, another shape, and rows that are left out on both sides.
-    std::optional<std::size_t> stream_of(const ggml_tensor* y) const {
+    std::optional<std::string> stream_of(const ggml_tensor* y) const {
         const ggml_tensor* kept_rows = nullptr;
         const auto position = [&](const ggml_tensor* node) {
             return std::find(nodes_.begin(), nodes_.end(), node);
@@ -84,12 +84,21 @@ class ReadingPlan {
                 if (kept_rows && !is_left_out) return {};
                 const auto stream = position(is_left_out ? other->src[0] : other);
                 if (stream >= product) return {};  // not there yet when the product is computed
-                return static_cast<std::size_t>(stream - nodes_.begin());
+                return unique_name(*stream);
             } else {
                 return {};
             }
         }
         return {};
+    }
+
+    /// Absent for a name that ggml has made up from a number, which differs from graph to graph.
+    std::optional<std::string> unique_name(const ggml_tensor* node) const {
+        const std::string name = node->name;
+        const auto has_it = [&](const ggml_tensor* other) { return name == other->name; };
+        const bool is_given = !name.empty() && !name.starts_with("node_");
+        if (!is_given || std::count_if(nodes_.begin(), nodes_.end(), has_it) != 1) return {};
+        return name;
     }
 
     std::vector<const ggml_tensor*> nodes_;
