@@ -120,6 +120,7 @@ void Draft::make(const Settings& settings, const std::set<std::string>& read) co
     }
     importance.push_back({nullptr, nullptr, 0});
     params.imatrix = importance.data();
+    std::fprintf(stderr, "llama.cpp writes the draft\n");
     if (llama_model_quantize(settings.model.c_str(), path().c_str(), &params) != 0)
         engine::fail("cannot write the draft '" + path().string() + "'");
 

@@ -52,17 +52,17 @@ nlohmann::json fingerprint(const Settings& settings, const GGUFIndex& source,
         {"llama.cpp", llama_version()}};
 }
 
-/// From a first window of the text.
-std::vector<Reading> plan(llama_model& model, const std::vector<engine::Window>& windows,
-                          const Settings& settings) {
+/// From the first tokens of the text.
+std::vector<Reading> plan(llama_model& model, const std::vector<engine::Window>& windows) {
+    const engine::Window tokens(windows.front().begin(), windows.front().begin() + Settings::shortest_window);
+    const auto count = Index(tokens.size());
     ReadingPlan plan;
-    engine::Walk walk(model,
-                      {.window = settings.window, .windows = 1, .outputs = settings.window, .threads = 1},
+    engine::Walk walk(model, {.window = count, .windows = 1, .outputs = count, .threads = 1},
                       [&](ggml_tensor* node, bool ask) {
                           if (ask) plan.see(node);
                           return !ask;
                       });
-    walk.run(std::span(windows).first(1));
+    walk.run(std::span(&tokens, 1));
     return plan.readings();
 }
 
@@ -98,7 +98,7 @@ int quantize(const Settings& settings) {
     check_source(source, settings);
     const llama_model_ptr model = engine::load(settings.model, true);
     const auto windows = read_windows(*model, settings.calibration, settings.window, settings.windows);
-    const std::vector<Reading> readings = plan(*model, windows, settings);
+    const std::vector<Reading> readings = plan(*model, windows);
     std::set<std::string> read;
     for (const Reading& reading : readings) read.insert(reading.weights.begin(), reading.weights.end());
 

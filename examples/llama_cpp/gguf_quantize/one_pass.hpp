@@ -68,8 +68,7 @@ class OnePass {
             for (Index m = 0; m < readings_[i].matrices; ++m)
                 list.emplace_back(run_.quantizer().backend(), readings_[i].features);
         }
-        const std::string& last = readings_[wanted.back()].weights.front();
-        const bool is_whole = wanted.back() + 1 == readings_.size();
+        const Reading& last = readings_[wanted.back()];
         const auto visit = [&](ggml_tensor* node, bool ask) {
             const auto use = WeightUse::of(node);
             const auto at = use ? by_weight.find(use->name()) : by_weight.end();
@@ -77,7 +76,7 @@ class OnePass {
             if (ask) return true;
             for (Index m = 0; m < use->matrices(); ++m)
                 accumulate_use(moments_[at->second][std::size_t(m)], *use, m);
-            return is_whole || use->name() != last;
+            return use->name() != last.weights.front() || last.uses > 1;
         };
         const Index window = run_.settings().window;
         const Index at_once =

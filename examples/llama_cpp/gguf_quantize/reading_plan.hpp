@@ -10,6 +10,7 @@ struct Reading {
     std::vector<std::string> weights;
     residua::Index features = 0;
     residua::Index matrices = 1;  ///< of each weight; every one has moments of its own
+    std::size_t uses = 1;         ///< of each weight in the graph
 
     /// Where the only weight's output is added to the residual stream: the name of that stream's node in the graph.
     std::optional<std::string> stream = {};
@@ -38,12 +39,16 @@ class ReadingPlan {
         for (const std::string& name : order_) {
             const Use& use = uses_.at(name);
             const auto [at, is_new] = known.try_emplace({use.inputs, use.matrices}, list.size());
-            if (is_new) list.push_back({.weights = {}, .features = use.features, .matrices = use.matrices});
+            if (is_new)
+                list.push_back({.weights = {},
+                                .features = use.features,
+                                .matrices = use.matrices,
+                                .uses = use.inputs.size()});
             list[at->second].weights.push_back(name);
         }
         for (Reading& reading : list) {
             const Use& use = uses_.at(reading.weights.front());
-            if (reading.weights.size() == 1 && reading.matrices == 1 && use.inputs.size() == 1)
+            if (reading.weights.size() == 1 && reading.matrices == 1 && reading.uses == 1)
                 reading.stream = stream_of(use.product);
         }
         return list;

@@ -75,7 +75,8 @@ Settings parse_settings(CLI::App& app, int argc, char** argv) {
     require(type->count() + like->count() == 1, "--type and --like are", "absent", "one of the two");
     if (type->count() > 0) (void)mix_named(s.type);
     for (const std::string& text : tensor_types) s.tensor_types.push_back(tensor_type(text));
-    require(s.window >= 16, "--window is", s.window, "at least 16");
+    require(s.window >= Settings::shortest_window, "--window is", s.window,
+            "at least " + std::to_string(Settings::shortest_window));
     require(!resume || !overwrite, "--resume: --overwrite is", "given", "one of the two");
     if (resume) s.existing = Existing::Resume;
     if (overwrite) s.existing = Existing::Overwrite;

@@ -29,6 +29,7 @@ struct Settings {
     std::string method = "gptq";
     SolveSettings solve;
     bool sequential = false;
+    static constexpr residua::Index shortest_window = 16;
     residua::Index window = 512;
     residua::Index windows = 0;  ///< of the text; 0: all
     double memory = 0;           ///< GiB for moments and solves; 0: most of what is there

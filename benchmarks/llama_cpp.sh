@@ -1,0 +1,64 @@
+#!/usr/bin/env bash
+# Compares gguf_quantize with llama-quantize and an importance matrix, from the same text and at the same types of tensors, as
+# stock llama-perplexity sees the files: perplexity and Kullback-Leibler divergence from the model as it is.
+#
+#   benchmarks/llama_cpp.sh [type...]     Q2_K Q3_K_S Q3_K_M Q4_0 Q4_K_S Q4_K_M Q5_K_M Q6_K IQ4_XS unless told otherwise
+#
+# BUILD: where gguf_quantize and llama_quantize are (build/release). LLAMA_CPP: the prefix that cmake/llama_cpp.sh installed to
+# (build/llama_cpp). WORK: where files go (build/llama_cpp_figures); what is there is not made again. CHUNKS: windows of 512
+# tokens to measure on (512). THREADS: of all programs (all cores). MODEL, CALIBRATION, EVAL: a GGUF file and texts in place of the shipped ones.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+build=${BUILD:-build/release}
+tools=${LLAMA_CPP:-build/llama_cpp}/bin
+work=${WORK:-build/llama_cpp_figures}
+data=examples/data/tiny-llama
+calibration=${CALIBRATION:-$data/calibration.txt}
+eval=${EVAL:-$data/eval.txt}
+chunks=${CHUNKS:-512}
+threads=${THREADS:-$(nproc)}
+types=("$@")
+[ $# -gt 0 ] || types=(Q2_K Q3_K_S Q3_K_M Q4_0 Q4_K_S Q4_K_M Q5_K_M Q6_K IQ4_XS)
+mkdir -p "$work"
+
+model=${MODEL:-$work/f16.gguf}
+if [ ! -e "$model" ]; then
+    "$build/examples/llama_quantize" --model $data --format gguf-f16 --no-baseline --eval-windows 1 --output "$model" \
+        > /dev/null 2>&1
+fi
+[ -e "$work/imatrix.gguf" ] || "$tools/llama-imatrix" -m "$model" -f "$calibration" -o "$work/imatrix.gguf" -c 512 -b 512 \
+    -t "$threads" --no-ppl > "$work/imatrix.log" 2>&1
+perplexity() { "$tools/llama-perplexity" -m "$1" -f "$eval" -c 512 -b 512 -t "$threads" --chunks "$chunks" "${@:2}" 2>&1; }
+if [ ! -e "$work/logits" ]; then
+    perplexity "$model" --kl-divergence-base "$work/logits" > "$work/f16.log"
+fi
+base=$(sed -n 's/.*Final estimate: PPL = \([0-9.]*\).*/\1/p' "$work/f16.log")
+echo "full precision: perplexity $base"
+echo
+echo "| type | bytes | by | perplexity | excess | of llama-quantize's | KL divergence |"
+echo "|---|---|---|---|---|---|---|"
+
+# row <type> <name> <command>...: makes <work>/<type>-<name>.gguf with the command and prints its line.
+row() {
+    local type=$1 name=$2 file=$work/$1-$2.gguf
+    shift 2
+    [ -e "$file" ] || "$@" > "$file.log" 2>&1 || { tail -n 3 "$file.log" >&2; return 0; }
+    [ -e "$file.ppl" ] || perplexity "$file" --kl-divergence --kl-divergence-base "$work/logits" > "$file.ppl"
+    local ppl kld
+    ppl=$(sed -n 's/^Mean PPL(Q) *: *\([0-9.]*\).*/\1/p' "$file.ppl")
+    kld=$(sed -n 's/^Mean *KLD: *\([-0-9.]*\).*/\1/p' "$file.ppl")
+    [ "$name" != llama-quantize ] || theirs=$ppl
+    awk -v t="$type" -v s="$(stat -c %s "$file")" -v n="$name" -v p="$ppl" -v b="$base" -v o="$theirs" -v k="$kld" \
+        'BEGIN { printf "| %s | %d | %s | %.4f | %.4f | %.2f | %.5f |\n", t, s, n, p, p - b, (p - b) / (o - b), k }'
+}
+
+ours=("$build/examples/llama_cpp/gguf_quantize" --model "$model" --calibration "$calibration" --allow-degraded --threads "$threads")
+for type in "${types[@]}"; do
+    row "$type" llama-quantize "$tools/llama-quantize" --imatrix "$work/imatrix.gguf" "$model" \
+        "$work/$type-llama-quantize.gguf" "$type"
+    ours_for() { row "$type" "$1" "${ours[@]}" --type "$type" --output "$work/$type-$1.gguf" "${@:2}"; }
+    ours_for gptq
+    ours_for gptq-refined --refine 2
+    ours_for qep --sequential
+    ours_for qep-refined --sequential --refine 2
+done
