@@ -28,9 +28,19 @@ if [ ! -e "$model" ]; then
 fi
 [ -e "$work/imatrix.gguf" ] || "$tools/llama-imatrix" -m "$model" -f "$calibration" -o "$work/imatrix.gguf" -c 512 -b 512 \
     -t "$threads" --no-ppl > "$work/imatrix.log" 2>&1
-perplexity() { "$tools/llama-perplexity" -m "$1" -f "$eval" -c 512 -b 512 -t "$threads" --chunks "$chunks" "${@:2}" 2>&1; }
-if [ ! -e "$work/logits" ]; then
-    perplexity "$model" --kl-divergence-base "$work/logits" > "$work/f16.log"
+# perplexity <wanted line> <file> <log> [option...]: until the log has that line, for the tool's last ones are lost where it
+# ends before the thread that writes them comes to it.
+perplexity() {
+    local try
+    for try in {1..10}; do
+        "$tools/llama-perplexity" -m "$2" -f "$eval" -c 512 -b 512 -t "$threads" --chunks "$chunks" "${@:4}" > "$3" 2>&1
+        if grep -q "$1" "$3"; then return 0; fi
+    done
+    echo "llama-perplexity prints no line '$1' of $2, see $3" >&2
+    return 1
+}
+if [ ! -e "$work/f16.log" ]; then
+    perplexity "Final estimate" "$model" "$work/f16.log" --kl-divergence-base "$work/logits"
 fi
 base=$(sed -n 's/.*Final estimate: PPL = \([0-9.]*\).*/\1/p' "$work/f16.log")
 echo "full precision: perplexity $base"
@@ -43,7 +53,8 @@ row() {
     local type=$1 name=$2 file=$work/$1-$2.gguf
     shift 2
     [ -e "$file" ] || "$@" > "$file.log" 2>&1 || { tail -n 3 "$file.log" >&2; return 0; }
-    [ -e "$file.ppl" ] || perplexity "$file" --kl-divergence --kl-divergence-base "$work/logits" > "$file.ppl"
+    [ -e "$file.ppl" ] ||
+        perplexity "Mean  *KLD" "$file" "$file.ppl" --kl-divergence --kl-divergence-base "$work/logits" || return 0
     local ppl kld
     ppl=$(sed -n 's/^Mean PPL(Q) *: *\([0-9.]*\).*/\1/p' "$file.ppl")
     kld=$(sed -n 's/^Mean *KLD: *\([-0-9.]*\).*/\1/p' "$file.ppl")
