@@ -268,7 +268,7 @@ TEMPLATE_TEST_CASE("Without a recurrence the search by loss weighs squared error
                 for (const double w : normal_group(Index(group.size()), 100 + seed))
                     weights.push_back(to_float(std::exp(w)));
                 const auto loss = [&](const reference::Params& p) {
-                    return reference::rounding_loss(group, p, bits, weights);
+                    return reference::rounding_loss(group, p, grid, weights);
                 };
                 const double norm = loss(fit<TestType>(grid, group));
                 grid.clip.search = ScaleSearch::Loss;

@@ -29,7 +29,7 @@ inline TwoLevel facts_of(int bits) {
         facts.levels.push_back(code - (facts.minimum ? 0.0 : std::ldexp(1.0, bits - 1)));
     facts.lowest = bits == 3 ? -32 : bits == 6 ? -128 : 0;
     facts.highest = bits == 2 ? 15 : bits == 3 ? 31 : bits == 6 ? 127 : 63;
-    facts.offsets = facts.minimum ? offsets(-18, 18, 0.05) : offsets(-9, 9, 0.1);
+    facts.offsets = facts.minimum ? offsets(-18, 18, 0.0495) : offsets(-9, 9, 0.099);
     return facts;
 }
 template <int Columns>
@@ -143,7 +143,7 @@ inline Shared share(std::vector<double> values, const std::vector<double>& weigh
     constexpr double better = 1 + 1e-12;  // proportional codes are equally good: the first ones win
     double most = 0, shared = 0;
     for (int i = -9; i <= 9; ++i) {
-        const double per_unit = ((lowest < 0 ? lowest : highest) + 0.1 * i) / extreme;
+        const double per_unit = ((lowest < 0 ? lowest : highest) + 0.099 * i) / extreme;
         double along = 0, curvature = 0;
         for (std::size_t j = 0; j < values.size(); ++j) {
             const double code = clamped(std::nearbyint(values[j] * per_unit), lowest, highest);

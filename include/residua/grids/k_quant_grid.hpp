@@ -26,6 +26,10 @@ struct CodeRange {
     [[nodiscard]] RESIDUA_HOST_DEVICE constexpr int limit() const { return lowest < 0 ? lowest : highest; }
 };
 
+/// By which the searches here move the extreme from a code. No multiple of it is half a code, where rounding errors
+/// would decide what the extreme is rounded to.
+inline constexpr double tenth_of_code = 0.099;
+
 /// x >= 0 or x < 0 rounded to float16, away from 0 and from infinity.
 template <Real T>
 [[nodiscard]] RESIDUA_HOST_DEVICE inline T round_signed_scale(T x) {
@@ -57,7 +61,7 @@ template <Real T, class Value>
     T best = T(0);
     T d = T(0);
     for (int i = -reach; i <= reach; ++i) {
-        const T inverse = (T(codes.limit()) + T(0.1) * T(i)) / extreme;
+        const T inverse = (T(codes.limit()) + T(tenth_of_code) * T(i)) / extreme;
         T along = T(0);
         T curvature = T(0);
         for (int j = 0; j < count; ++j) {
@@ -190,9 +194,10 @@ requires(Columns == 16 || Columns == 32) struct KQuantGrid {
     /// The range in steps that are up to 0.9 more or fewer than there are.
     template <Real T>
     [[nodiscard]] RESIDUA_HOST_DEVICE GridParams<T> guess(int i, T low, T high) const {
-        if (has_minimum()) return {(high - low) / (T(levels() - 1) + T(0.05) * T(i - 18)), low};
+        if (has_minimum())
+            return {(high - low) / (T(levels() - 1) + T(detail::tenth_of_code / 2) * T(i - 18)), low};
         const T extreme = high > -low ? high : low;
-        return {extreme / (-half<T>() + T(0.1) * T(i - 9)), T(0)};
+        return {extreme / (-half<T>() + T(detail::tenth_of_code) * T(i - 9)), T(0)};
     }
 
     template <Real T>
