@@ -375,7 +375,7 @@ void check_family_descent(const Layer& layer, SolverOptions options, const G& gr
         CHECK(differences(refined.scales, state.scales) == 0);
         CHECK(differences(refined.zeros, state.zeros) == 0);
     }
-    // Of sums in float; codes that are near a tie then differ, with what follows: measured 0.004.
+    // In float, codes near a tie come out in another way now and then, with all that follows.
     const double tolerance = std::is_same_v<typename Tag::Scalar, double> ? 1e-9 : 0.02;
     CHECK(std::abs(steps[0].objective - start) <= tolerance * start);
     CHECK(std::abs(steps[1].objective - half) <= tolerance * start);
