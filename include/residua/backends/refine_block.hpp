@@ -24,7 +24,8 @@ struct Tally {
 /// column of the layer per row as in SweepBlock, E = W* - Q.
 ///
 /// With g = outside + fresh, the gradient E H: group by group, refit the scale, or the codes of scale and minimum of
-/// a TwoLevelGrid, g and E following; then column by column take the code nearest to q_k + g_k / H_kk where it is nearer than the present one.
+/// a TwoLevelGrid, g and E following; then column by column take the code nearest to q_k + g_k / H_kk where it is
+/// nearer than the present one.
 template <Real T>
 struct RefineBlock {
     Index begin = 0;

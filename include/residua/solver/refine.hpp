@@ -60,8 +60,8 @@ void require_layer(const QuantizedMatrix<T, B, G>& layer, Index rows, Index cols
 
 }  // namespace detail
 
-/// Refines codes and scales of `layer`, and zeros of a TwoLevelGrid, which come from a solve, a file or another method, towards `weights`
-/// (out_features, in_features) on the tokens of `moments`: a descent on tr(E H E'), E = W* - Q, that never
+/// Refines codes and scales of `layer`, and zeros of a TwoLevelGrid, which come from a solve, a file or another
+/// method, towards `weights` (out_features, in_features) on the tokens of `moments`: a descent on tr(E H E'), E = W* - Q, that never
 /// raises the objective of an output row. W* = W + (alpha W D + alpha_h D_h) H^-1; alpha > 0 needs reference
 /// inputs, alpha_h = stream_alpha > 0 the residual stream.
 ///

@@ -82,8 +82,8 @@ class Refiner {
 
     /// Refines the codes of one slab, `stored` (rows, in_features) in the original order, `scales` and, of a
     /// TwoLevelGrid, `zeros` (groups, rows). `columns` and `codes`, both (in_features, rows), are for its own use.
-    /// Objectives and changes are added to `steps`. advance(columns) is called as sweeps go on; where it returns false, the refinement
-    /// ends with `stored` as it was, and returns false.
+    /// Objectives and changes are added to `steps`. advance(columns) is called as sweeps go on; where it returns
+    /// false, the refinement ends with `stored` as it was, and returns false.
     template <class Advance>
     bool run(MatrixView<Code> stored, MatrixView<T> scales, MatrixView<T> zeros, MatrixView<T> columns,
              MatrixView<Code> codes, std::vector<RefinementStep>& steps, Advance advance) {

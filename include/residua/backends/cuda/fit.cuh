@@ -176,7 +176,8 @@ __device__ void rank_candidates(FitScratch<T, G>& scratch, int count, int warp, 
     __syncthreads();
 }
 
-/// The candidates of a search by loss for the row of this lane, and their errors sum_i weight(i) (x_i - q(x_i))^2. All threads of the block take part in what has a barrier.
+/// The candidates of a search by loss for the row of this lane, and their errors sum_i weight(i) (x_i - q(x_i))^2.
+/// All threads of the block take part in what has a barrier.
 template <class T, class G>
 class Shortlist {
   public:
