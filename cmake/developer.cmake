@@ -8,6 +8,12 @@ target_compile_definitions(residua_developer INTERFACE
     RESIDUA_TEST_DATA_DIR="${PROJECT_SOURCE_DIR}/tests/data"
     RESIDUA_EXAMPLE_DATA_DIR="${PROJECT_SOURCE_DIR}/examples/data")
 
+# What g++ and nvcc compile hands Eigen's matrices over to the other. Eigen aligns their memory, and so allocates and frees
+# it, by the instructions that a translation unit may use, unless all are told the same.
+if(RESIDUA_CUDA)
+    target_compile_definitions(residua_developer INTERFACE EIGEN_MAX_ALIGN_BYTES=64)
+endif()
+
 if(RESIDUA_OPENMP)
     find_package(OpenMP COMPONENTS CXX)
     if(OpenMP_CXX_FOUND)
