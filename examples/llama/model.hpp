@@ -151,21 +151,32 @@ inline Linear read_linear(const residua::io::TensorTable& file, const std::strin
 
 }  // namespace detail
 
+/// Whether to read a model's matrices: the weights of linear layers, the embedding and the output layer.
+enum class Matrices { Read, LeaveOut };
+
 /// Reads a checkpoint of Hugging Face's layout: `folder` with config.json and one or more safetensors files,
 /// plain or in the GPTQ format. Throws std::invalid_argument where a tensor does not have the shape that
 /// config.json asks for.
-inline Model read_model(const std::filesystem::path& folder) {
+inline Model read_model(const std::filesystem::path& folder, Matrices matrices = Matrices::Read) {
     const residua::io::SafetensorsCheckpoint file(folder);
     Model model{.config = Config::read(folder)};
     const Config& c = model.config;
-    model.embedding = detail::read_matrix(file, "model.embed_tokens.weight", c.vocabulary, c.hidden);
+    const bool reads = matrices == Matrices::Read;
+    if (reads)
+        model.embedding = detail::read_matrix(file, "model.embed_tokens.weight", c.vocabulary, c.hidden);
     for (Index i = 0; i < c.blocks; ++i) {
         const std::string prefix = block_prefix(i);
         Block& block = model.blocks.emplace_back();
         for (const NormSpec& norm : norms_of(c))
             block.*norm.norm = detail::read_vector(file, prefix + norm.name + ".weight", norm.size);
         for (LayerSpec& spec : layers_of(c)) {
-            Linear linear = detail::read_linear(file, prefix + spec.name, spec.out, spec.in, c.quantization);
+            const std::string name = prefix + spec.name;
+            Linear linear;
+            if (reads) {
+                linear = detail::read_linear(file, name, spec.out, spec.in, c.quantization);
+            } else if (file.contains(name + ".bias")) {
+                linear.bias = detail::read_vector(file, name + ".bias", spec.out);
+            }
             block.layers.push_back({std::move(spec), std::move(linear)});
         }
     }
@@ -181,8 +192,9 @@ inline Model read_model(const std::filesystem::path& folder) {
             "the number of blocks in " + file.source() + ", which has '" + printable(tensor.name) + "'");
     }
     model.norm = detail::read_vector(file, "model.norm.weight", c.hidden);
-    model.head =
-        c.tied_head ? model.embedding : detail::read_matrix(file, "lm_head.weight", c.vocabulary, c.hidden);
+    if (reads)
+        model.head = c.tied_head ? model.embedding
+                                 : detail::read_matrix(file, "lm_head.weight", c.vocabulary, c.hidden);
     return model;
 }
 

@@ -41,6 +41,10 @@ class RotaryEmbedding {
 
     Index positions() const { return cos_.rows(); }
 
+    /// (positions, head_size / 2), of the angles that pairs turn by.
+    const Rows& cos() const { return cos_; }
+    const Rows& sin() const { return sin_; }
+
     /// x: (tokens, heads * head_size), rows at positions 0, 1, ...
     void apply(Rows& x) const {
         const Index half = size_ / 2;
