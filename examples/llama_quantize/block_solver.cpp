@@ -19,7 +19,7 @@ class BlockSolver : public LayerSolver {
         moments_.emplace(backend_, in_features);
     }
 
-    void accumulate(const TokenBatch& batch) override {
+    void accumulate(const TokenBatch<float>& batch) override {
         compiled::accumulate(*moments_, batch.x, batch.x_fp, batch.stream);
     }
 
@@ -67,6 +67,6 @@ class BlockSolver : public LayerSolver {
 }  // namespace
 
 std::unique_ptr<LayerSolver> make_block_solver(const SolveSettings& settings, io::GGMLType type,
-                                               int threads) {
-    return std::make_unique<BlockSolver>(settings, type, threads > 0 ? Executor(threads) : Executor());
+                                               const Executor& executor) {
+    return std::make_unique<BlockSolver>(settings, type, executor);
 }

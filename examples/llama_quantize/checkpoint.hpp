@@ -56,14 +56,11 @@ class Checkpoint : public Output {
 
     bool has_block(Index block) const override { return has_block_[std::size_t(block)]; }
 
-    /// `degraded`: what is to be remembered of how the layers came about.
     void write_block(Index block, const QuantizedBlock& layers, const nlohmann::json& degraded) override {
-        std::vector<residua::io::GPTQLayer> packed;
+        const std::vector<residua::io::GPTQLayer> files = packed(layers, format_.version);
         std::vector<residua::io::TensorInfo> tensors;
-        for (const auto& layer : layers)
-            packed.push_back(residua::io::pack_gptq(layer.integers, format_.version));
-        for (std::size_t i = 0; i < packed.size(); ++i) {
-            for (auto& tensor : packed[i].tensors(layer_name(block, i))) tensors.push_back(std::move(tensor));
+        for (std::size_t i = 0; i < files.size(); ++i) {
+            for (auto& tensor : files[i].tensors(layer_name(block, i))) tensors.push_back(std::move(tensor));
         }
         write_shard(block, std::move(tensors), degraded);
         has_block_[std::size_t(block)] = true;

@@ -1,6 +1,7 @@
 #pragma once
 
 #include <memory>
+#include <residua/backends/host/executor.hpp>
 #include <residua/io/gguf/tensor.hpp>
 #include <residua/solver/final_norm.hpp>
 #include <residua/solver/quantized_layer.hpp>
@@ -19,16 +20,17 @@ struct SolvedLayer {
 };
 
 /// The same tokens in both models; views are empty where they are not asked for.
+template <residua::Element In>
 struct TokenBatch {
-    using View = residua::MatrixView<const float>;
+    using View = residua::MatrixView<const In>;
 
-    residua::Index segment = 0;                  ///< of the windows of all ranks, see Cooperation
-    View x;                                      ///< (tokens, in_features) of the quantized model
-    View x_fp = {};                              ///< of the full-precision model
-    residua::ResidualStream<float> stream = {};  ///< (tokens, out_features) that the layer writes to
+    residua::Index segment = 0;               ///< of the windows of all ranks, see Cooperation
+    View x;                                   ///< (tokens, in_features) of the quantized model
+    View x_fp = {};                           ///< of the full-precision model
+    residua::ResidualStream<In> stream = {};  ///< (tokens, out_features) that the layer writes to
 };
 
-/// Quantizes the layers that read one input, on some device. All ranks do so together.
+/// Quantizes the layers that read one input, in host memory. All ranks do so together.
 class LayerSolver {
   public:
     virtual ~LayerSolver() = default;
@@ -36,7 +38,7 @@ class LayerSolver {
     /// Forgets the tokens so far; `in_features` features of another input come next.
     virtual void start(residua::Index in_features) = 0;
 
-    virtual void accumulate(const TokenBatch& batch) = 0;
+    virtual void accumulate(const TokenBatch<float>& batch) = 0;
 
     /// Quantizes weights (out, in_features) by one of method_names().
     virtual SolvedLayer solve(const std::string& method, residua::MatrixView<const float> weights) = 0;
@@ -45,19 +47,9 @@ class LayerSolver {
     virtual residua::NormGains<float> final_norm_gains(residua::MatrixView<const float> head) = 0;
 };
 
-std::unique_ptr<LayerSolver> make_cpu_solver(const SolveSettings& settings, int threads, Ranks& ranks,
-                                             const Cooperation& cooperation);
+std::unique_ptr<LayerSolver> make_cpu_solver(const SolveSettings& settings, const residua::Executor& executor,
+                                             Ranks& ranks, const Cooperation& cooperation);
 
 /// Onto the blocks of a GGUF type, or what replaces it where it does not divide rows, which is said on stderr.
 std::unique_ptr<LayerSolver> make_block_solver(const SolveSettings& settings, residua::io::GGMLType type,
-                                               int threads);
-
-#ifdef RESIDUA_EXAMPLE_CUDA
-/// On the GPU of this rank's number among those of its host.
-std::unique_ptr<LayerSolver> make_cuda_solver(const SolveSettings& settings, Ranks& ranks,
-                                              const Cooperation& cooperation);
-#else
-inline std::unique_ptr<LayerSolver> make_cuda_solver(const SolveSettings&, Ranks&, const Cooperation&) {
-    residua::reject("--device", "cuda", "cpu: this program was built without RESIDUA_CUDA");
-}
-#endif
+                                               const residua::Executor& executor);

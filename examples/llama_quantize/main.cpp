@@ -4,8 +4,10 @@
 ///     ../llama               the model itself
 ///     settings.cpp           the command line
 ///     quantize_model.hpp     block after block, layer after layer
-///     calibration.hpp        the tokens on their way through the full-precision and the quantized model
-///     layer_solver.hpp       one layer: cpu_solver.cpp, block_solver.cpp, cuda_solver.cu
+///     calibration.hpp        the tokens on their way through the full-precision and the quantized model:
+///                            host_calibration.hpp, cuda/cuda_calibration.hpp
+///     engine.hpp             a model on some device: cpu_engine.hpp, cuda_engine.cu
+///     layer_solver.hpp       one layer in host memory: cpu_solver.cpp, block_solver.cpp
 ///     ranks.hpp              the processes that share the work
 ///     output.hpp             the output: checkpoint.hpp, shard by shard, and how to go on with it; gguf_output.cpp
 ///     plot.cpp               --plot
@@ -17,10 +19,9 @@
 #include <iostream>
 #include <map>
 
-#include "../llama/perplexity.hpp"
-#include "../llama/rotation.hpp"
 #include "../support/memory.hpp"
 #include "checkpoint.hpp"
+#include "cpu_engine.hpp"
 #include "gguf_output.hpp"
 #include "plot.hpp"
 #include "quantize_model.hpp"
@@ -115,46 +116,56 @@ class Comparison {
     }
 
   private:
+    std::unique_ptr<Engine> make_engine(const llama::Rotations* rotations) {
+        if (settings_.device == "cuda")
+            return make_cuda_engine(settings_.model, rotations, settings_.solve, ranks_,
+                                    settings_.cooperation);
+        const Cooperation& cooperation = settings_.cooperation;
+        auto solver = settings_.blocks ? make_block_solver(settings_.solve, *settings_.blocks, executor_)
+                                       : make_cpu_solver(settings_.solve, executor_, ranks_, cooperation);
+        return std::make_unique<CpuEngine>(
+            settings_.model, rotations, std::move(solver), executor_,
+            Calibration::Segments{cooperation.segments_of(ranks_), cooperation.segments_here(ranks_)});
+    }
+
     Row full_precision() {
         Row row{.method = full_precision_name};
-        const llama::Model model = llama::read_model(settings_.model);
-        row.perplexity = evaluate(row.method, model, {});
+        row.perplexity = evaluate(row.method, *make_engine(nullptr), {});
         return row;
     }
 
     Row quantize(const std::string& method) {
         Row row{.method = method};
         const auto start = Clock::now();
-        llama::Model model = llama::read_model(settings_.model);
-        if (rotations_) llama::rotate(model, *rotations_);
         const auto at = outputs_.find(method);
         Output* output = at == outputs_.end() ? nullptr : at->second.get();
+        const auto engine = make_engine(rotations_ ? &*rotations_ : nullptr);
         if (output) output->start();
-        const Cooperation& cooperation = settings_.cooperation;
-        const auto solver = make_solver();
         try {
             ProgressLine line(method, ranks_);
-            ModelQuantizer quantizer({.name = method,
-                                      .residual_stream = settings_.corrects_stream(method),
-                                      .final_norm = settings_.final_norm},
-                                     *solver, executor_, ranks_, cooperation,
-                                     [&](const Progress& p) { line.quantizing(p, model.config.blocks); });
-            row.layers = quantizer.run(model, calibration_, settings_.activations, output);
+            const ModelMethod with{.name = method,
+                                   .residual_stream = settings_.corrects_stream(method),
+                                   .final_norm = settings_.final_norm};
+            const auto calibration = engine->calibrate(
+                calibration_, with.references(Index(calibration_.size())), settings_.activations);
+            ModelQuantizer quantizer(
+                with, ranks_, [&](const Progress& p) { line.quantizing(p, engine->model().config.blocks); });
+            row.layers = quantizer.run(*calibration, output);
         } catch (const std::runtime_error& error) {
             // What only this rank has met ends all of them.
             if (ranks_.size() > 1 && !dynamic_cast<const UnsolvedLayer*>(&error)) throw;
             row.status = error.what();
             return row;
         }
-        if (output) output->finish(model, settings_.final_norm);
+        if (output) output->finish(engine->model(), settings_.final_norm);
         outputs_.erase(method);
         row.seconds = seconds_since(start);
-        row.perplexity = evaluate(method, model, settings_.activations);
+        row.perplexity = evaluate(method, *engine, settings_.activations);
         return row;
     }
 
-    /// Bytes that the largest moment takes, about: the model, this rank's windows on their way through it, and a solve
-    /// of the widest layer.
+    /// Bytes of host memory that the largest moment takes, about: the model, this rank's windows on their way through
+    /// it, and a solve of the widest layer.
     double memory_needed(const llama::Config& c) const {
         constexpr double size = sizeof(float);
         double tokens = 0;
@@ -169,6 +180,10 @@ class Comparison {
             widest = std::max(widest, double(layer.in));
         }
         const double model = 2 * double(c.vocabulary) * double(c.hidden) + double(c.blocks + 1) * block;
+        if (settings_.device == "cuda") {  // codes stay here; what is rotated or quantized is read as a whole
+            const bool is_whole = settings_.rotation != "none" || c.quantization;
+            return double(c.blocks) * block + (is_whole ? size * model : 0);
+        }
         const double streams = 2 * tokens * (double(c.hidden) + widest);
         const double batch = 2 * 8192 * widest;
         return size * (model + streams + batch + 4 * widest * widest + 4 * largest);
@@ -188,14 +203,6 @@ class Comparison {
         nlohmann::json json{{"kind", settings_.rotation}, {"online_hadamard", settings_.online_hadamard}};
         if (settings_.rotation == "hadamard") json["seed"] = settings_.rotation_seed;
         return json;
-    }
-
-    std::unique_ptr<LayerSolver> make_solver() const {
-        if (settings_.blocks) return make_block_solver(settings_.solve, *settings_.blocks, settings_.threads);
-        const Cooperation& cooperation = settings_.cooperation;
-        return settings_.device == "cuda"
-                   ? make_cuda_solver(settings_.solve, ranks_, cooperation)
-                   : make_cpu_solver(settings_.solve, settings_.threads, ranks_, cooperation);
     }
 
     /// One for each method, before the first one starts; rank 0 writes them.
@@ -245,14 +252,13 @@ class Comparison {
         return json;
     }
 
-    double evaluate(const std::string& task, const llama::Model& model,
+    double evaluate(const std::string& task, Engine& engine,
                     const llama::ActivationSettings& activations) const {
         ProgressLine line(task, ranks_);
-        const llama::Runner runner(model.config, llama::longest(evaluation_), activations);
         const auto mine = residua::share_of(Index(evaluation_.size()), ranks_.rank(), ranks_.size());
         const llama::Windows windows(evaluation_.begin() + mine.first, evaluation_.begin() + mine.end());
-        llama::Loss loss = llama::loss(runner, model, windows, executor_,
-                                       [&](Index done) { line.evaluating(done, Index(windows.size())); });
+        const llama::Loss loss = engine.loss(
+            windows, activations, [&](Index done) { line.evaluating(done, Index(windows.size())); });
         double sums[2] = {loss.sum, loss.predictions};
         ranks_.sum(std::span<double>(sums), residua::every_rank);
         return llama::Loss{sums[0], sums[1]}.perplexity();

@@ -1,14 +1,16 @@
 #pragma once
 
-#include <array>
+#include <algorithm>
 #include <functional>
-#include <optional>
+#include <future>
 #include <residua/distributed/broadcast_layer.hpp>
 #include <stdexcept>
 
 #include "../support/degradation.hpp"
+#include "../support/solve_settings.hpp"
 #include "calibration.hpp"
 #include "output.hpp"
+#include "ranks.hpp"
 
 /// What became of one linear layer.
 struct LayerRecord {
@@ -36,6 +38,14 @@ struct ModelMethod {
     /// Whether layers by this method can correct the residual stream.
     static bool reads_moments(const std::string& name) { return name != "rtn" && name != "none"; }
 
+    bool corrects_stream() const { return reads_moments(name) && residual_stream; }
+
+    /// How many of so many windows have to go through the full-precision model too.
+    residua::Index references(residua::Index windows) const {
+        const bool all = needs_reference() || corrects_stream() || final_norm;
+        return all ? windows : std::min(windows, Calibration::sample_windows);
+    }
+
     bool needs_reference() const {
         return reads_moments(name) && with_method(name, {}, []<class Method>(const Method&) {
                    return Method::residuals != residua::Residuals::None;
@@ -48,82 +58,64 @@ struct UnsolvedLayer : std::runtime_error {
     using std::runtime_error::runtime_error;
 };
 
-/// Quantizes the linear layers of all blocks of `model` in place, one block after the other and within a
-/// block in the order of the computation: q, k, v | o | gate, up | down. Blocks that `output` already holds
-/// are read from there. The weights of the last norm come last, where they are asked for. Throws UnsolvedLayer
-/// where a layer cannot be solved.
+/// Quantizes the linear layers of all blocks, one block after the other and within a block in the order of the
+/// computation: q, k, v | o | gate, up | down. Blocks that `output` already holds are read from there, others are
+/// written while the next one is quantized. The weights of the last norm come last, where they are asked for. Throws
+/// UnsolvedLayer where a layer cannot be solved.
 ///
 /// All ranks do so together, each with some of the windows; `output` is rank 0's alone.
 class ModelQuantizer {
   public:
-    ModelQuantizer(ModelMethod method, LayerSolver& solver, const residua::Executor& executor, Ranks& ranks,
-                   const Cooperation& cooperation, std::function<void(const Progress&)> progress)
-        : method_(std::move(method)),
-          solver_(solver),
-          executor_(executor),
-          ranks_(ranks),
-          cooperation_(cooperation),
-          progress_(std::move(progress)) {}
+    ModelQuantizer(ModelMethod method, Ranks& ranks, std::function<void(const Progress&)> progress)
+        : method_(std::move(method)), ranks_(ranks), progress_(std::move(progress)) {}
 
-    std::vector<LayerRecord> run(llama::Model& model, const llama::Windows& windows,
-                                 const llama::ActivationSettings& activations, Output* output) {
-        const residua::Index positions = llama::longest(windows);
-        const llama::Runner reference_runner(model.config, positions);
-        const llama::Runner runner(model.config, positions, activations);
-        const auto count = residua::Index(windows.size());
-        const auto sample = std::min(count, residua::Index(Calibration::sample_windows));
+    std::vector<LayerRecord> run(Calibration& calibration, Output* output) {
+        const llama::Config& config = calibration.config();
+        const std::vector<llama::LayerSpec> layers = llama::layers_of(config);
         const bool reads_moments = ModelMethod::reads_moments(method_.name);
         const bool reads_reference = method_.needs_reference();
-        const bool corrects_stream = reads_moments && method_.residual_stream;
-        const bool paired = reads_reference || corrects_stream || method_.final_norm;
-        Calibration calibration(model, windows, paired ? count : sample, reference_runner, runner, executor_,
-                                {cooperation_.segments_of(ranks_), cooperation_.segments_here(ranks_)});
         records_.clear();
-        total_ = model.config.blocks;
+        total_ = config.blocks;
+        std::vector<bool> done;  // asked for while nothing is being written
+        for (residua::Index i = 0; i < total_; ++i)
+            done.push_back(known_to_rank_0(output && output->has_block(i)));
         for (block_ = 0; block_ < total_; ++block_) {
-            llama::Block& block = model.blocks[std::size_t(block_)];
-            const llama::Block reference = block;
-            const bool is_done = known_to_rank_0(output && output->has_block(block_));
-            QuantizedBlock quantized(block.layers.size());
+            const bool is_done = done[std::size_t(block_)];
+            QuantizedBlock quantized(layers.size());
             nlohmann::json degraded = nlohmann::json::object();  // by layer, for runs that go on from here
             if (is_done) {
                 if (output) quantized = output->read_block(block_, degraded);
                 for (auto& layer : quantized) residua::broadcast_layer(ranks_, layer.integers, 0);
             }
-            calibration.enter(reference, block);
+            calibration.enter(block_);
             for (const llama::Input input : llama::inputs) {
                 const bool writes_stream = input == llama::Input::Output || input == llama::Input::Down;
                 if (!is_done && reads_moments)
-                    calibration.accumulate(solver_, {.features = features_of(block, input),
-                                                     .reference = reads_reference,
-                                                     .stream = corrects_stream && writes_stream});
-                for (std::size_t i = 0; i < block.layers.size(); ++i) {
-                    const llama::LayerSpec& layer = block.layers[i].spec;
+                    calibration.accumulate(input, {.reference = reads_reference,
+                                                   .stream = method_.corrects_stream() && writes_stream});
+                for (std::size_t i = 0; i < layers.size(); ++i) {
+                    const llama::LayerSpec& layer = layers[i];
                     if (layer.input != input) continue;
                     LayerRecord record{.name = llama::block_prefix(block_) + layer.name};
-                    report(layer.name, double(i) / double(block.layers.size()));
-                    llama::Linear& target = block.layers[i].linear;
-                    residua::Matrix<float> values;
+                    report(layer.name, double(i) / double(layers.size()));
                     if (is_done) {
                         record.degradation = degradation_from(degraded, layer.name);
+                        calibration.put(i, std::move(quantized[i]));
                     } else {
-                        SolvedLayer solved = solve(target.weight, record);
-                        quantized[i] = {std::move(solved.layer), std::move(solved.blocks)};
-                        values = std::move(solved.weights);
+                        take_down(calibration.solve(method_.name, i), record);
                         if (!record.degradation.text().empty())
                             degraded[layer.name] = json_of(record.degradation);
                     }
-                    if (values.rows() == 0) values = quantized[i].integers.dequantize();
-                    target.weight =
-                        Eigen::Map<const llama::Rows>(values.data(), values.rows(), values.cols());
-                    record.output_error = output_error(calibration, reference.layers[i].linear, target);
+                    record.output_error = output_error(calibration, i);
                     records_.push_back(record);
                 }
-                calibration.advance(input, reference, block);
+                calibration.advance(input);
             }
-            if (output && !is_done) output->write_block(block_, quantized, degraded);
+            const auto leaving = calibration.leave();
+            if (output && !is_done) write(*output, leaving, std::move(degraded));
         }
-        if (method_.final_norm) fit_final_norm(model, calibration);
+        if (writing_.valid()) writing_.get();
+        if (method_.final_norm) fit_final_norm(calibration);
         report("", 0);
         return records_;
     }
@@ -147,9 +139,7 @@ class ModelQuantizer {
                 .rounding = number(3)};
     }
 
-    SolvedLayer solve(const llama::Rows& weight, LayerRecord& record) {
-        SolvedLayer solved = solver_.solve(method_.name, llama::view(weight));
-        const residua::Report& r = solved.report;
+    static void take_down(const residua::Report& r, LayerRecord& record) {
         if (r.status != residua::Status::Success)
             throw UnsolvedLayer("residua: " + record.name + ": " + std::string(to_string(r.status)) +
                                 ", damping " + std::to_string(r.damping) + ", dead inputs " +
@@ -158,24 +148,23 @@ class ModelQuantizer {
         record.damping = r.damping;
         record.degradation = Degradation::of(r);
         record.seconds = r.seconds.solve();
-        return solved;
     }
 
-    void fit_final_norm(llama::Model& model, Calibration& calibration) {
-        calibration.leave(model);
-        calibration.accumulate(solver_, {.features = model.norm.size(), .reference = true});
-        const residua::NormGains<float> gains =
-            solver_.final_norm_gains(llama::view(std::as_const(model.head)));
+    /// Writes the block when it is there, after the one before, in a thread of its own.
+    void write(Output& output, const std::shared_future<std::shared_ptr<const QuantizedBlock>>& leaving,
+               nlohmann::json degraded) {
+        if (writing_.valid()) writing_.get();
+        writing_ =
+            std::async(std::launch::async, [&output, leaving, block = block_, notes = std::move(degraded)] {
+                output.write_block(block, *leaving.get(), notes);
+            });
+    }
+
+    static void fit_final_norm(Calibration& calibration) {
+        const residua::NormGains<float> gains = calibration.fit_final_norm();
         if (!gains)
             throw UnsolvedLayer("residua: model.norm: " + std::string(to_string(gains.status)) +
                                 ", damping " + std::to_string(gains.damping));
-        model.norm.array() *= Eigen::Map<const llama::Vector>(gains.values.data(), model.norm.size()).array();
-    }
-
-    static residua::Index features_of(const llama::Block& block, llama::Input input) {
-        for (const llama::BlockLayer& layer : block.layers)
-            if (layer.spec.input == input) return layer.spec.in;
-        return 0;
     }
 
     bool known_to_rank_0(bool fact) const {
@@ -185,9 +174,8 @@ class ModelQuantizer {
     }
 
     /// |Q x - W x_fp| / |W x_fp| on windows of all ranks.
-    double output_error(const Calibration& calibration, const llama::Linear& reference,
-                        const llama::Linear& quantized) const {
-        auto errors = calibration.output_errors(reference, quantized);
+    double output_error(Calibration& calibration, std::size_t layer) const {
+        auto errors = calibration.output_errors(layer);
         ranks_.sum(std::span<double>(errors), residua::every_rank);
         return std::sqrt(errors[0] / errors[1]);
     }
@@ -201,12 +189,10 @@ class ModelQuantizer {
     }
 
     ModelMethod method_;
-    LayerSolver& solver_;
-    const residua::Executor& executor_;
     Ranks& ranks_;
-    Cooperation cooperation_;
     std::function<void(const Progress&)> progress_;
     std::vector<LayerRecord> records_;
+    std::future<void> writing_;
     residua::Index block_ = 0;
     residua::Index total_ = 0;
 };

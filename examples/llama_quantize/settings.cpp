@@ -115,7 +115,7 @@ Settings parse_settings(CLI::App& app, int argc, char** argv) {
     app.add_flag("--json", s.json, "print the table as JSON");
     app.add_flag("--allow-degraded", s.allow_degraded,
                  "end with 0 in spite of dead inputs, raised damping or layers worse than rounding");
-    app.add_option("--device", s.device, "where to accumulate and solve")
+    app.add_option("--device", s.device, "where the model runs and its layers are solved")
         ->check(CLI::IsMember({"cpu", "cuda"}))
         ->capture_default_str();
     app.add_option("--threads", s.threads, "threads; 0: all")

@@ -53,7 +53,7 @@ inline void announce_memory(double bytes) {
     constexpr double gib = 1 << 30;
     char text[96];
     const double available = available_memory();
-    std::snprintf(text, sizeof text, "needs about %.2f GiB of memory, %.2f GiB available", bytes / gib,
+    std::snprintf(text, sizeof text, "needs about %.3g GiB of memory, %.3g GiB available", bytes / gib,
                   available / gib);
     if (bytes > available) throw std::runtime_error("residua: " + std::string(text));
     std::fprintf(stderr, "%s\n", text);

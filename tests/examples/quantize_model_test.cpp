@@ -1,5 +1,6 @@
 /// The order of events in which llama_quantize calibrates and quantizes.
 
+#include <llama_quantize/host_calibration.hpp>
 #include <llama_quantize/quantize_model.hpp>
 
 #include "catch.hpp"
@@ -20,7 +21,7 @@ class RecordingSolver : public LayerSolver {
     std::vector<Group> groups;
 
     void start(Index in_features) override { groups.push_back({.features = in_features}); }
-    void accumulate(const TokenBatch& batch) override {
+    void accumulate(const TokenBatch<float>& batch) override {
         const auto append = [](residua::MatrixView<const float> from, std::vector<float>& to) {
             if (from.data) to.insert(to.end(), from.data, from.data + from.rows * from.cols);
         };
@@ -46,6 +47,17 @@ class RecordingSolver : public LayerSolver {
         return solved;
     }
 };
+
+/// Quantizes `model` in place.
+std::vector<LayerRecord> quantize(Model& model, const ModelMethod& method, const Windows& windows,
+                                  const ActivationSettings& settings, LayerSolver& solver,
+                                  const std::function<void(const Progress&)>& progress = {}) {
+    const residua::Executor executor(1);
+    Ranks alone;
+    HostCalibration calibration(model, windows, method.references(Index(windows.size())), settings, solver,
+                                executor, {});
+    return ModelQuantizer(method, alone, progress).run(calibration, nullptr);
+}
 
 /// All windows at one point of one block, by a pass of their own: inputs of the linear layers, or residual streams.
 std::vector<float> rows_at(const Model& model, const Windows& windows, Index block, Input at,
@@ -96,13 +108,10 @@ TEST_CASE("llama_quantize: layers are calibrated on what their quantized predece
     const ActivationSettings settings{.inputs = residua::ActivationQuantizer{.bits = 8}};
     Model model = original;
     RecordingSolver solver;
-    const residua::Executor executor(1);
-    Ranks alone;
     std::vector<double> parts;
     const ModelMethod with{.name = method, .residual_stream = residual_stream, .final_norm = final_norm};
-    const auto records = ModelQuantizer(with, solver, executor, alone, {}, [&](const Progress& p) {
-                             parts.push_back(p.part);
-                         }).run(model, windows, settings, nullptr);
+    const auto records =
+        quantize(model, with, windows, settings, solver, [&](const Progress& p) { parts.push_back(p.part); });
 
     const std::vector<LayerSpec> layers = layers_of(original.config);
     const std::size_t points = 8;  // q, k, v | o | gate, up | down, for two blocks
@@ -154,10 +163,7 @@ TEST_CASE("llama_quantize: the output error compares with the full-precision mod
     const Windows windows{{1, 2, 3, 4, 5, 6}, {7, 8, 9}};
     Model model = original;
     RecordingSolver solver;
-    const residua::Executor executor(1);
-    Ranks alone;
-    const auto records =
-        ModelQuantizer({.name = "qep"}, solver, executor, alone, {}, {}).run(model, windows, {}, nullptr);
+    const auto records = quantize(model, {.name = "qep"}, windows, {}, solver);
     const std::vector<LayerSpec> layers = layers_of(original.config);
     for (std::size_t i = 0; i < records.size(); ++i) {
         const auto block = Index(i / layers.size());

@@ -1,0 +1,176 @@
+#pragma once
+
+#include <algorithm>
+#include <numeric>
+
+#include "../llama/runner.hpp"
+#include "calibration.hpp"
+#include "layer_solver.hpp"
+
+/// Calibration in host memory: keeps the residual stream and one input of each window of this rank's, for both
+/// models, and a float copy of the block that is being quantized.
+class HostCalibration : public Calibration {
+  public:
+    /// `references`: how many of all windows go through the full-precision model too. Layers of `model` are
+    /// quantized in place. All must outlive this.
+    HostCalibration(llama::Model& model, const llama::Windows& windows, Index references,
+                    const llama::ActivationSettings& activations, LayerSolver& solver,
+                    const residua::Executor& executor, const Segments& segments)
+        : model_(model),
+          reference_runner_(model.config, llama::longest(windows)),
+          runner_(model.config, llama::longest(windows), activations),
+          solver_(solver),
+          executor_(executor),
+          first_segment_(segments.mine.first),
+          selection_(Index(windows.size()), references, segments) {
+        for (const Index i : selection_.windows)
+            quantized_.push_back(runner_.embed(model, windows[std::size_t(i)]));
+        reference_.assign(quantized_.begin(), quantized_.begin() + selection_.references);
+    }
+
+    const llama::Config& config() const override { return model_.config; }
+
+    void enter(Index block) override {
+        block_ = &model_.blocks[std::size_t(block)];
+        reference_block_ = *block_;
+        layers_ = std::make_shared<QuantizedBlock>(block_->layers.size());
+        each([&](const llama::Runner& runner, const llama::Block& at, llama::Activations& a) {
+            runner.enter(at, a);
+        });
+    }
+
+    void accumulate(llama::Input input, const Kinds& kinds) override {
+        const auto& layers = block_->layers;
+        const auto reader =
+            std::ranges::find(layers, input, [](const auto& layer) { return layer.spec.input; });
+        accumulate(reader->spec.in, kinds);
+    }
+
+    residua::Report solve(const std::string& method, std::size_t layer) override {
+        SolvedLayer solved =
+            solver_.solve(method, llama::view(std::as_const(block_->layers[layer].linear.weight)));
+        if (solved.report.status == residua::Status::Success) {
+            if (solved.weights.rows() == 0) solved.weights = solved.layer.dequantize();
+            adopt(layer, {std::move(solved.layer), std::move(solved.blocks)}, solved.weights);
+        }
+        return std::move(solved.report);
+    }
+
+    void put(std::size_t layer, StoredLayer quantized) override {
+        const residua::Matrix<float> weights = quantized.integers.dequantize();
+        adopt(layer, std::move(quantized), weights);
+    }
+
+    std::array<double, 2> output_errors(std::size_t layer) override {
+        const llama::Linear& reference = reference_block_.layers[layer].linear;
+        const llama::Linear& quantized = block_->layers[layer].linear;
+        std::vector<double> difference(std::size_t(selection_.samples)), size(difference.size());
+        executor_(selection_.samples, [&](Index i) {
+            const auto at = std::size_t(i);
+            const llama::Rows wanted = reference(reference_[at].input);
+            size[at] = wanted.cast<double>().squaredNorm();
+            difference[at] = (quantized(quantized_[at].input) - wanted).cast<double>().squaredNorm();
+        });
+        return {std::accumulate(difference.begin(), difference.end(), 0.0),
+                std::accumulate(size.begin(), size.end(), 0.0)};
+    }
+
+    void advance(llama::Input input) override {
+        each([&](const llama::Runner& runner, const llama::Block& at, llama::Activations& a) {
+            runner.advance(input, at, a);
+        });
+    }
+
+    std::shared_future<std::shared_ptr<const QuantizedBlock>> leave() override {
+        std::promise<std::shared_ptr<const QuantizedBlock>> there;
+        there.set_value(std::move(layers_));
+        return there.get_future().share();
+    }
+
+    residua::NormGains<float> fit_final_norm() override {
+        each([&](const llama::Runner& runner, const llama::Block&, llama::Activations& a) {
+            runner.leave(model_, a);
+        });
+        accumulate(model_.norm.size(), {.reference = true});
+        const auto gains = solver_.final_norm_gains(llama::view(std::as_const(model_.head)));
+        if (gains)
+            model_.norm.array() *=
+                Eigen::Map<const llama::Vector>(gains.values.data(), model_.norm.size()).array();
+        return gains;
+    }
+
+  private:
+    static constexpr Index batch_tokens = 8192;
+
+    /// Puts a layer into the quantized model.
+    void adopt(std::size_t layer, StoredLayer quantized, const residua::Matrix<float>& weights) {
+        block_->layers[layer].linear.weight =
+            Eigen::Map<const llama::Rows>(weights.data(), weights.rows(), weights.cols());
+        (*layers_)[layer] = std::move(quantized);
+    }
+
+    template <class Body>
+    void each(Body body) {
+        const Index references = Index(reference_.size());
+        executor_(references + Index(quantized_.size()), [&](Index i) {
+            if (i < references) {
+                body(reference_runner_, reference_block_, reference_[std::size_t(i)]);
+            } else {
+                body(runner_, *block_, quantized_[std::size_t(i - references)]);
+            }
+        });
+    }
+
+    /// Gives the inputs, of so many features, to the solver.
+    void accumulate(Index features, const Kinds& kinds) const {
+        solver_.start(features);
+        Index segment = 0;
+        for (Index first = 0; first < Index(quantized_.size());) {
+            while (selection_.ends[std::size_t(segment)] == first) ++segment;
+            Index last = first;
+            Index tokens = 0;
+            for (; last < selection_.ends[std::size_t(segment)] && tokens < batch_tokens; ++last)
+                tokens += quantized_[std::size_t(last)].input.rows();
+            const auto stack = [&](bool is_wanted, const auto& windows,
+                                   llama::Rows llama::Activations::*rows) {
+                return is_wanted ? stacked(windows, std::size_t(first), std::size_t(last), rows)
+                                 : llama::Rows();
+            };
+            const llama::Rows x = stack(true, quantized_, &llama::Activations::input);
+            const llama::Rows x_fp = stack(kinds.reference, reference_, &llama::Activations::input);
+            const llama::Rows h = stack(kinds.stream, quantized_, &llama::Activations::residual);
+            const llama::Rows h_fp = stack(kinds.stream, reference_, &llama::Activations::residual);
+            TokenBatch<float> batch{.segment = first_segment_ + segment, .x = llama::view(x)};
+            if (kinds.reference) batch.x_fp = llama::view(x_fp);
+            if (kinds.stream) batch.stream = {llama::view(h), llama::view(h_fp)};
+            solver_.accumulate(batch);
+            first = last;
+        }
+    }
+
+    /// Rows of windows [first, last), one window below the other.
+    static llama::Rows stacked(const std::vector<llama::Activations>& windows, std::size_t first,
+                               std::size_t last, llama::Rows llama::Activations::*member) {
+        Index tokens = 0;
+        for (std::size_t i = first; i < last; ++i) tokens += (windows[i].*member).rows();
+        llama::Rows rows(tokens, (windows[first].*member).cols());
+        Index at = 0;
+        for (std::size_t i = first; i < last; ++i) {
+            const llama::Rows& part = windows[i].*member;
+            rows.middleRows(at, part.rows()) = part;
+            at += part.rows();
+        }
+        return rows;
+    }
+
+    llama::Model& model_;
+    llama::Runner reference_runner_, runner_;
+    LayerSolver& solver_;
+    const residua::Executor& executor_;
+    Index first_segment_;
+    Selection selection_;
+    std::vector<llama::Activations> reference_, quantized_;
+    llama::Block* block_ = nullptr;  // that is being quantized
+    llama::Block reference_block_;
+    std::shared_ptr<QuantizedBlock> layers_;
+};
