@@ -1,9 +1,9 @@
 #!/bin/sh
 # Builds, checks and times the CUDA backend in one go, for a machine with a GPU.
 #
-#   benchmarks/device.sh [build] [test] [sanitize] [check] [table] [large] [model] [profile]
+#   benchmarks/device.sh [build] [test] [sanitize] [check] [table] [large] [model] [whole] [profile]
 #
-# Without a step: build, check (test and sanitize side by side), table, large, model.
+# Without a step: build, check (test and sanitize side by side), table, large, model, whole.
 #
 # DEPENDENCIES names folders with Eigen, Catch2, nlohmann_json and Google Benchmark (its library in lib);
 # ARCH the architecture; OUT a folder for logs.
@@ -14,22 +14,26 @@ work=${WORK:-build/device}
 arch=${ARCH:-90}
 mkdir -p "$out" "$work"
 flags="-std=c++20 --expt-relaxed-constexpr -arch=sm_$arch -O1 -Iinclude -Itests -Iexamples"
+flags="$flags -DEIGEN_MAX_ALIGN_BYTES=64"  # see cmake/developer.cmake
 libraries=
 for folder in ${DEPENDENCIES:-/usr/include/eigen3}; do
     flags="$flags -isystem $folder"
     [ ! -d "$folder/lib" ] || libraries="$libraries -L$folder/lib -Xlinker -rpath=$PWD/$folder/lib"
 done
 libraries="$libraries -lcublas -lcusolver"
+flags="$flags -DRESIDUA_LLAMA_QUANTIZE=\"$PWD/$work/llama_quantize\""
 flags="$flags -DRESIDUA_TEST_DATA_DIR=\"$PWD/tests/data\" -DRESIDUA_EXAMPLE_DATA_DIR=\"$PWD/examples/data\""
 
-benchmarks="solve accumulate refine hadamard"
+benchmarks="solve accumulate refine hadamard model"
 
 build() {
-    for source in tests/main.cpp ${SOURCES:-tests/cuda/*.cu} $(printf 'benchmarks/%s.cu ' $benchmarks) \
+    for source in tests/main.cpp ${SOURCES:-tests/cuda/*.cu tests/programs/device_test.cpp} $(printf 'benchmarks/%s.cu ' $benchmarks) \
         examples/support/*.cpp examples/llama_quantize/*.cpp examples/llama_quantize/*.cu; do
         case $source in benchmarks/*) prefix=bench_ ;; examples/*) prefix=model_ ;; *) prefix=test_ ;; esac
         extra=
-        [ $prefix != model_ ] || extra="-DRESIDUA_EXAMPLE_CUDA -Xcompiler=-O3,-march=native,-fopenmp"
+        case $source in examples/* | benchmarks/model.cu)
+            extra="-DRESIDUA_EXAMPLE_CUDA -Xcompiler=-O3,-march=native,-fopenmp" ;;
+        esac
         object=$work/$prefix$(basename "$source").o
         (nvcc $flags $extra -c "$source" -o "$object" >"$object.log" 2>&1 || echo "FAILED $source") &
     done
@@ -37,14 +41,16 @@ build() {
     cat "$work"/*.log | grep -E "error|FAILED" | head -20
     nvcc -arch=sm_$arch "$work"/model_*.o -o "$work/llama_quantize" $libraries -Xcompiler=-fopenmp 2>&1 | tail -3
     for name in $benchmarks; do
-        nvcc -arch=sm_$arch "$work/bench_$name.cu.o" -o "$work/$name" $libraries -lbenchmark 2>&1 | tail -3
+        parts=$work/bench_$name.cu.o
+        [ $name != model ] || parts="$parts $work/model_cuda_engine.cu.o"  # it drives the program's code
+        nvcc -arch=sm_$arch $parts -o "$work/$name" $libraries -lbenchmark -Xcompiler=-fopenmp 2>&1 | tail -3
     done
     catch=$(find /usr /opt -name 'libCatch2.a' 2>/dev/null | head -1)  # version 3; 2 has no library
     nvcc -arch=sm_$arch "$work"/test_*.o $catch -o "$work/tests" $libraries 2>&1 | tail -5
 }
 
 run_tests() {
-    tags="golden reference invariants report trouble consume backend parity moments accumulation refine precision"
+    tags="golden reference invariants report trouble consume backend parity moments accumulation refine precision llama"
     for tag in $tags others; do
         filter="[$tag]"
         [ $tag != others ] || filter=$(printf '~[%s]' $tags)
@@ -97,6 +103,9 @@ model() {
     done
 }
 
+# Random weights of Llama-3-8B's shapes, through everything but files.
+whole() { "$work/model"; }
+
 large() { rows solve large --benchmark_filter='in:53248'; }
 
 profile() {
@@ -111,7 +120,7 @@ profile() {
     ncu -i "$work/sweep.ncu-rep" --page details >"$out/sweep_details.txt"
 }
 
-[ $# -gt 0 ] || set -- build check table large model
+[ $# -gt 0 ] || set -- build check table large model whole
 for step in "$@"; do
     started=$(date +%s)
     case $step in
@@ -122,6 +131,7 @@ for step in "$@"; do
         table) table ;;
         large) large ;;
         model) model ;;
+        whole) whole ;;
         profile) profile ;;
         *) echo "unknown step $step" >&2; exit 2 ;;
     esac
