@@ -65,7 +65,9 @@ run_tests() {
 sanitize() {
     for tool in memcheck racecheck initcheck; do
         log="$out/$tool.log"
-        (timeout ${TEST_SECONDS:-200} compute-sanitizer --tool $tool --error-exitcode 9 "$work/tests" "[sanitize]" \
+        filter="[sanitize]"
+        [ $tool != initcheck ] || filter="[sanitize]~[blas]"  # it sees nothing of what cuBLAS's bf16 products write
+        (timeout ${TEST_SECONDS:-200} compute-sanitizer --tool $tool --error-exitcode 9 "$work/tests" "$filter" \
             >"$log" 2>&1
          echo "$tool exit $?: $(grep -E "ERROR SUMMARY|RACECHECK SUMMARY|assertions" "$log" | tr '\n' ' ')"
          grep -E "=========.*(Invalid|hazard|Uninit)" "$log" | sort | uniq -c | head -8) &

@@ -187,7 +187,7 @@ TEST_CASE("llama on the device: attention is the naive one, in windows of any le
     CHECK(relative_error(gpu.read(context.view()), naive_attention(heads, starts, q, k, v)) < tolerance);
 }
 
-TEST_CASE("llama on the device: logits are those in host memory", "[llama][sanitize]") {
+TEST_CASE("llama on the device: logits are those in host memory", "[llama][sanitize][blas]") {
     // Inputs and weights of linear layers, and what is between them, are rounded to bfloat16 some ten times a block.
     constexpr double tolerance = 10 * bf16_unit;
     SECTION("of a model with biases, norms of heads and scaled rotary embedding, in ragged windows") {
