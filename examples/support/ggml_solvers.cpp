@@ -90,7 +90,8 @@ GGMLType ggml_type_for(GGMLType type, Index cols) {
     const auto fits = [&](GGMLType t) { return cols % io::detail::facts_of(t)->elements == 0; };
     if (fits(type)) return type;
     GGMLType next = GGMLType::F16;
-    if (type == GGMLType::Q2_K || type == GGMLType::Q3_K || type == GGMLType::IQ4_XS) next = GGMLType::IQ4_NL;
+    if (type == GGMLType::Q2_K || type == GGMLType::Q3_K) next = GGMLType::Q4_0;
+    if (type == GGMLType::IQ4_XS) next = GGMLType::IQ4_NL;
     if (type == GGMLType::Q4_K) next = GGMLType::Q5_0;
     if (type == GGMLType::Q5_K) next = GGMLType::Q5_1;
     if (type == GGMLType::Q6_K) next = GGMLType::Q8_0;
