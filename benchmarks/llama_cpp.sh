@@ -68,8 +68,8 @@ for type in "${types[@]}"; do
     row "$type" llama-quantize "$tools/llama-quantize" --imatrix "$work/imatrix.gguf" "$model" \
         "$work/$type-llama-quantize.gguf" "$type"
     ours_for() { row "$type" "$1" "${ours[@]}" --type "$type" --output "$work/$type-$1.gguf" "${@:2}"; }
-    ours_for gptq
-    ours_for gptq-refined --refine 2
-    ours_for qep --sequential
-    ours_for qep-refined --sequential --refine 2
+    ours_for one-pass
+    ours_for one-pass-best --best --one-pass
+    ours_for sequential --sequential
+    ours_for sequential-best --best
 done
