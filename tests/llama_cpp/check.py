@@ -265,9 +265,9 @@ def test_architectures():
     """Other architectures go through, both ways, and a stock llama.cpp loads the result."""
     for arch in ("gemma3", "qwen3"):
         random_model(f"{arch}.gguf", arch)
-        for way in ("--one-pass", "--sequential"):
-            output = f"{arch}{way}.gguf"
-            quantize(output, "--type", "Q4_K_M", way, "--report", output + ".json", *LIGHT, model=f"{arch}.gguf")
+        for way in (["--one-pass"], ["--sequential"], ["--sequential", "--method", "gptq"]):
+            output = f"{arch}{''.join(way)}.gguf"
+            quantize(output, "--type", "Q4_K_M", *way, "--report", output + ".json", *LIGHT, model=f"{arch}.gguf")
             report = json.loads(content(output + ".json"))
             solved = {r["tensor"] for r in report}
             given = gguf_file.File(f"{arch}.gguf").tensors
