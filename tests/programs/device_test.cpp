@@ -1,15 +1,12 @@
 /// llama_quantize --device cuda from outside, beside --device cpu.
 
+#include <map>
 #include <nlohmann/json.hpp>
 
 #include "catch.hpp"
 #include "programs/program.hpp"
 
 namespace {
-
-Output llama_quantize(const Folder& folder, const std::string& arguments) {
-    return run_program(RESIDUA_LLAMA_QUANTIZE, folder, arguments);
-}
 
 /// By its words: a program that was built without CUDA, or a machine without a device.
 bool has_device() {

@@ -18,10 +18,6 @@ const std::string tiny = RESIDUA_EXAMPLE_DATA_DIR "/tiny-llama";
 /// Little enough to calibrate on for a program that is built without optimization.
 const std::string small = " --window 64 --calibration-windows 6 --eval-windows 3 ";
 
-Output llama_quantize(const Folder& folder, const std::string& arguments) {
-    return run_program(RESIDUA_LLAMA_QUANTIZE, folder, arguments);
-}
-
 std::vector<std::string> files_of(const std::string& folder) {
     std::vector<std::string> names;
     for (const auto& entry : fs::directory_iterator(folder)) names.push_back(entry.path().filename());

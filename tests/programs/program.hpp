@@ -35,6 +35,10 @@ inline Output run_program(const std::string& program, const Folder& folder, cons
     return {WIFEXITED(status) ? WEXITSTATUS(status) : -1, content(out), content(err)};
 }
 
+inline Output llama_quantize(const Folder& folder, const std::string& arguments) {
+    return run_program(RESIDUA_LLAMA_QUANTIZE, folder, arguments);
+}
+
 inline bool contains(const std::string& text, const std::string& part) {
     return text.find(part) != std::string::npos;
 }
