@@ -99,8 +99,9 @@ def main():
 
         code, _, err = finish(start(2, root / "1", *ordered))  # refused by rank 0 alone
         assert code != 0 and "exists, expected --resume" in err, err
-        code, _, err = finish(start(2, root / "blocks", "--format", "gguf-q4_k"))
-        assert code != 0 and "--format of a GGUF file: processes are 2, expected 1" in err, err
+        blocks = subprocess.run([*mpirun, "-np", "2", program, "--format", "gguf-q4_k", "--output", str(root / "blocks")],
+                                env=environment, capture_output=True, text=True, timeout=limit)
+        assert blocks.returncode != 0 and "--format of a GGUF file: processes are 2, expected 1" in blocks.stderr, blocks.stderr
     print("1 passed, 0 failed")
 
 
