@@ -47,6 +47,7 @@ concept AnyGrid = Real<T> && std::is_trivially_copyable_v<G> &&
     { grid.levels() } -> std::same_as<int>;
     { grid.encode(x, params) } -> std::same_as<int>;
     { grid.decode(code, params) } -> std::same_as<T>;
+    { grid.clip } -> std::convertible_to<ClipSearch>;
     grid.validate();
 };
 
@@ -54,7 +55,6 @@ concept AnyGrid = Real<T> && std::is_trivially_copyable_v<G> &&
 template <class G, class T>
 concept RangeGrid = AnyGrid<G, T> && requires(const G grid, T x) {
     { grid.params(x, x) } -> std::same_as<GridParams<T>>;
-    { grid.clip } -> std::convertible_to<ClipSearch>;
 };
 
 }  // namespace detail
@@ -94,7 +94,6 @@ concept TwoLevelGrid = detail::AnyGrid<G, T> &&
     { grid.shared(params, i) } -> std::same_as<GridParams<T>>;
     { grid.codes(*params, *params, Rounding::Down) } -> std::same_as<GridParams<T>>;
     { grid.stored_shared(*params) } -> std::same_as<GridParams<T>>;
-    { grid.clip } -> std::convertible_to<ClipSearch>;
 };
 
 /// A finite set of values, at most 256 of them, that a group's weights are rounded to.

@@ -5,7 +5,6 @@
 
 #include "residua/core/error.hpp"
 #include "residua/core/options.hpp"
-#include "residua/grids/scale_search.hpp"
 
 namespace residua {
 
@@ -43,16 +42,6 @@ template <class G>
         return grid.family();
     } else {
         return 1;
-    }
-}
-
-/// The search of the fit; none of a TwoLevelGrid, which is fitted in another way.
-template <class G>
-[[nodiscard]] RESIDUA_HOST_DEVICE constexpr ClipSearch clip_of(const G& grid) {
-    if constexpr (requires { grid.clip; }) {
-        return grid.clip;
-    } else {
-        return {};
     }
 }
 

@@ -42,7 +42,7 @@ class Recurrence {
         } else {
             known_ = {f_, options_.stream_alpha};
         }
-        if (nested || (detail::clip_of(grid_).by_loss() && !groups_.members.empty())) weigh_columns();
+        if (nested || (ClipSearch(grid_.clip).by_loss() && !groups_.members.empty())) weigh_columns();
     }
 
     /// Fills `result` with codes and parameters, or with the status that says why not. `first_row`: of the layer, the
@@ -162,7 +162,7 @@ class Recurrence {
 
     /// Groups of fitted families whose codes are searched when their first column comes up.
     std::span<const GroupRange> searched() const {
-        if (!nested || groups_.ranges.empty() || !detail::clip_of(grid_).by_loss()) return {};
+        if (!nested || groups_.ranges.empty() || !ClipSearch(grid_.clip).by_loss()) return {};
         return groups_.groups;
     }
 

@@ -290,7 +290,7 @@ class CudaBackend : public detail::CudaAccumulation {
 
     template <class G, class T>
     static bool tries_candidates(const G& grid, const SweepBlock<T>& block) {
-        return detail::clip_of(grid).by_loss() && !block.fits.empty();
+        return ClipSearch(grid.clip).by_loss() && !block.fits.empty();
     }
 
     template <Method M, class T>

@@ -57,7 +57,7 @@ __device__ void search_clip(const G& grid, int count, Column column, T low, T hi
                             int& best) {
     constexpr int batch = 2;  // candidates that share the loads and hide each other's latency
     constexpr int check_every = 16;
-    const ClipSearch clip = clip_of(grid);
+    const ClipSearch clip = grid.clip;
     const T norm = static_cast<T>(clip.norm);
     for (int first = warp; first < clip.candidates(); first += batch * warps) {
         GridParams<T> params[batch];
@@ -119,12 +119,12 @@ __device__ void find_range(int count, Column column, FitScratch<T, G>& scratch, 
 template <class T, class G, class Column>
 __device__ GridParams<T> fit_by_norm(const G& grid, int count, Column column, T low, T high,
                                      FitScratch<T, G>& scratch, int warp, int lane) {
-    if (!clip_of(grid).enabled) return grid.params(low, high);
+    if (!ClipSearch(grid.clip).enabled) return grid.params(low, high);
     T least = std::numeric_limits<T>::infinity();
     int best = -1;
     search_clip(grid, count, column, low, high, warp, least, best);
     least_of_warps(scratch, least, best, warp, lane);
-    const T factor = static_cast<T>(clip_of(grid).factor(best));
+    const T factor = static_cast<T>(ClipSearch(grid.clip).factor(best));
     return grid.params(factor * low, factor * high);
 }
 
@@ -413,7 +413,7 @@ __global__ void __launch_bounds__(lanes* warps)
         T low, high;
         find_range(count, column, scratch, warp, lane, low, high);
         GridParams<T> params = fit_by_norm(grid, count, column, low, high, scratch, warp, lane);
-        if (clip_of(grid).by_loss()) {
+        if (ClipSearch(grid.clip).by_loss()) {
             const Shortlist<T, G> shortlist(grid, low, high, params, scratch, warp, lane);
             shortlist.screen(count, column,
                              [&](int i) { return weights.data ? weights(0, group[i]) : T(1); });

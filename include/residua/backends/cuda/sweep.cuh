@@ -172,7 +172,7 @@ class SweepTile {
             T low, high;
             find_range(count, column, fit_scratch_, warp_, lane_, low, high);
             params = fit_by_norm(grid_, count, column, low, high, fit_scratch_, warp_, lane_);
-            if (clip_of(grid_).by_loss()) {
+            if (ClipSearch(grid_.clip).by_loss()) {
                 const Shortlist<T, G> shortlist(grid_, low, high, params, fit_scratch_, warp_, lane_);
                 shortlist.screen(count, column, weight);
                 rank_candidates(fit_scratch_, shortlist.count(), warp_, lane_);
@@ -469,7 +469,7 @@ class SweepTile {
     /// that found it says what its parameters are: made anew, they might be rounded in another way.
     template <class Candidates>
     __device__ GridParams<T> search_loss(const Candidates& candidates, int begin, int end) const {
-        const int survivors = min(clip_of(grid_).survivors, candidates.count());
+        const int survivors = min(ClipSearch(grid_.clip).survivors, candidates.count());
         T least = std::numeric_limits<T>::infinity();
         int best = -1;
         GridParams<T> found = {T(1), T(0)};

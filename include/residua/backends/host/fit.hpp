@@ -24,7 +24,7 @@ void range_of(Index count, Column column, T* low, T* high) {
 /// Parameters that cover the range or, with a search, the part of it with the least sum |error|^norm.
 template <Index L, Real T, Grid<T> G, class Column>
 void fit_by_norm(const G& grid, Index count, Column column, const T* low, const T* high, T* scale, T* zero) {
-    const ClipSearch clip = clip_of(grid);
+    const ClipSearch clip = grid.clip;
     if (!clip.enabled) {
         for (Index l = 0; l < L; ++l) {
             const GridParams<T> p = grid.params(low[l], high[l]);
@@ -173,7 +173,7 @@ void add_ranges(const G& grid, Index count, Column column, const T* weights,
 /// Parameters of a group of which nothing but its columns is known and, for a search by loss, their `weights`.
 template <Index L, Real T, Grid<T> G, class Column>
 void fit(const G& grid, Index count, Column column, const T* weights, T* scale, T* zero) {
-    if (clip_of(grid).by_loss()) {
+    if (ClipSearch(grid.clip).by_loss()) {
         Shortlist<L, T, ClipSearch::most_candidates> shortlist;
         add_ranges<L>(grid, count, column, weights, shortlist);
         shortlist.first(scale, zero);
@@ -215,7 +215,7 @@ template <Index L, Real T, Grid<T> G, class Column, class Loss>
 void fit_by_loss(const G& grid, Index count, Column column, const T* weights, Loss loss, T* scale, T* zero) {
     Shortlist<L, T, ClipSearch::most_candidates> shortlist;
     add_ranges<L>(grid, count, column, weights, shortlist);
-    choose_by_loss(shortlist, clip_of(grid).survivors, loss, scale, zero);
+    choose_by_loss(shortlist, ClipSearch(grid.clip).survivors, loss, scale, zero);
 }
 
 /// body(scale, zero, error) for every guess of a TwoLevelGrid: the parameters that are best for its codes, before the
@@ -309,7 +309,7 @@ void search_codes(const G& grid, Index count, Column column, const T* weights, c
             shortlist.add(grid, count, column, weights, candidate_scale, candidate_zero);
         }
     });
-    choose_by_loss(shortlist, clip_of(grid).survivors, loss, scale, zero);
+    choose_by_loss(shortlist, ClipSearch(grid.clip).survivors, loss, scale, zero);
 }
 
 /// The parameters of a family's groups, (count, L) each, as a file stores them; `weights` of the groups. The numbers

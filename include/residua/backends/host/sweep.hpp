@@ -31,7 +31,7 @@ class SweepTile {
         sums_.resize(lanes_of(extent_));
         fed_.resize(lanes_of(width));
         current_.resize(lanes_of(extent_));
-        if (clip_of(grid_).by_loss()) {
+        if (ClipSearch(grid_.clip).by_loss()) {
             trial_.resize(lanes_of(extent_));
             for (Index k = 0; k < extent_; ++k) {
                 const T relative = diagonal(k) / diagonal(0);  // squares of R_kk themselves may overflow
@@ -144,7 +144,7 @@ class SweepTile {
             lanes::load<L>(b_.shared.row(1) + first, active, shared_zero);
             lanes::search_codes<L>(grid_, count, column, weights_.data() + from, shared_scale, shared_zero,
                                    loss, scale, zero);
-        } else if (clip_of(grid_).by_loss()) {
+        } else if (ClipSearch(grid_.clip).by_loss()) {
             lanes::fit_by_loss<L>(grid_, count, column, weights_.data() + from, loss, scale, zero);
         } else {
             lanes::fit<L>(grid_, count, column, static_cast<const T*>(nullptr), scale, zero);
