@@ -45,9 +45,9 @@ template <Real T>
     return clamp(round_to_even(x / d), T(codes.lowest), T(codes.highest));
 }
 
-/// The float16 d whose multiples by codes come nearest to value(j), j < count; unsigned codes take negative values
-/// for 0: the best, by least squares with
-/// weights, of those that put the largest magnitude near the end of the codes, as ggml searches.
+/// The float16 d whose multiples by codes come nearest to value(j), j < count: the best, by least squares with weights,
+/// of those that put the largest magnitude near the end of the codes, as ggml searches. Unsigned codes take negative
+/// values for 0.
 template <Real T, class Value>
 [[nodiscard]] RESIDUA_HOST_DEVICE inline T fit_shared_scale(Value value, const T* weights, int count,
                                                             CodeRange codes) {
@@ -125,6 +125,12 @@ template <Real T, class G>
     return {d, -shared_factor<T>([&](int j) { return -params[j].zero; }, count, codes)};
 }
 
+/// The nearest of them that a file stores; no minimum is above 0.
+template <Real T>
+[[nodiscard]] RESIDUA_HOST_DEVICE inline GridParams<T> stored_numbers(GridParams<T> shared) {
+    return {round_signed_scale(shared.scale), shared.zero < T(0) ? round_signed_scale(shared.zero) : T(0)};
+}
+
 /// The parameters of a family's groups as a file stores them, see TwoLevelGrid.
 template <Real T, class G>
 RESIDUA_HOST_DEVICE inline GridParams<T> settle_super_block(const G& grid, GridParams<T>* params,
@@ -160,7 +166,6 @@ template <int Columns>
 requires(Columns == 16 || Columns == 32) struct KQuantGrid {
     static constexpr Index group_size = Columns;
     static constexpr int largest_family = static_cast<int>(k_quant_columns / Columns);
-
     static constexpr int most_guesses = 37;
 
     int bits = Columns == 16 ? 3 : 4;
@@ -218,8 +223,7 @@ requires(Columns == 16 || Columns == 32) struct KQuantGrid {
 
     template <Real T>
     [[nodiscard]] RESIDUA_HOST_DEVICE GridParams<T> stored_shared(GridParams<T> shared) const {
-        return {detail::round_signed_scale(shared.scale),
-                shared.zero < T(0) ? detail::round_signed_scale(shared.zero) : T(0)};
+        return detail::stored_numbers(shared);
     }
 
     template <Real T>
@@ -256,7 +260,6 @@ struct IQ4Levels {
 struct IQ4Grid {
     static constexpr Index group_size = 32;
     static constexpr int largest_family = static_cast<int>(k_quant_columns / group_size);
-
     static constexpr int most_guesses = 15;
 
     bool nested = true;  ///< IQ4_XS, or IQ4_NL
@@ -298,8 +301,7 @@ struct IQ4Grid {
 
     template <Real T>
     [[nodiscard]] RESIDUA_HOST_DEVICE GridParams<T> stored_shared(GridParams<T> shared) const {
-        return {detail::round_signed_scale(shared.scale),
-                shared.zero < T(0) ? detail::round_signed_scale(shared.zero) : T(0)};
+        return detail::stored_numbers(shared);
     }
 
     template <Real T>

@@ -64,7 +64,7 @@ struct BlockScales {
     std::array<int, 16> minima = {};
 };
 
-/// The four bits that start at bit `shift` of the codes of 32 weights and of the 32 that follow, as 32 bytes.
+/// The low four bits of the codes of `half` weights and of the `half` that follow, as so many bytes.
 inline void pack_nibbles(const Code* codes, std::uint8_t* bytes, Index half) {
     for (Index l = 0; l < half; ++l)
         bytes[l] = static_cast<std::uint8_t>((codes[l] & 15) | (codes[l + half] & 15) << 4);
@@ -108,21 +108,29 @@ inline void unpack_bits(const std::uint8_t* bytes, int shift, Code* codes) {
 
 /// Q4_K and Q5_K keep eight pairs of six bits in twelve bytes: four scales, four minima, and the low nibbles of four
 /// more pairs, whose top bits are those of the first eight bytes.
-inline void pack_pairs_of_six(const BlockScales& from, std::uint8_t* s) {
-    for (std::size_t j = 0; j < 4; ++j) {
-        s[j] = static_cast<std::uint8_t>(from.scales[j] | (from.scales[j + 4] >> 4) << 6);
-        s[j + 4] = static_cast<std::uint8_t>(from.minima[j] | (from.minima[j + 4] >> 4) << 6);
-        s[j + 8] = static_cast<std::uint8_t>((from.scales[j + 4] & 15) | (from.minima[j + 4] & 15) << 4);
+template <class Block>
+struct PairsOfSix {
+    static void pack_scales(const BlockScales& from, Block& b) {
+        b.d = from.d;
+        b.dmin = from.dmin;
+        for (std::size_t j = 0; j < 4; ++j) {
+            b.scales[j] = static_cast<std::uint8_t>(from.scales[j] | (from.scales[j + 4] >> 4) << 6);
+            b.scales[j + 4] = static_cast<std::uint8_t>(from.minima[j] | (from.minima[j + 4] >> 4) << 6);
+            b.scales[j + 8] =
+                static_cast<std::uint8_t>((from.scales[j + 4] & 15) | (from.minima[j + 4] & 15) << 4);
+        }
     }
-}
-inline void unpack_pairs_of_six(const std::uint8_t* s, BlockScales& to) {
-    for (std::size_t j = 0; j < 4; ++j) {
-        to.scales[j] = s[j] & 63;
-        to.minima[j] = s[j + 4] & 63;
-        to.scales[j + 4] = (s[j + 8] & 15) | s[j] >> 6 << 4;
-        to.minima[j + 4] = s[j + 8] >> 4 | s[j + 4] >> 6 << 4;
+    static BlockScales scales(const Block& b) {
+        BlockScales to{.d = b.d, .dmin = b.dmin};
+        for (std::size_t j = 0; j < 4; ++j) {
+            to.scales[j] = b.scales[j] & 63;
+            to.minima[j] = b.scales[j + 4] & 63;
+            to.scales[j + 4] = (b.scales[j + 8] & 15) | b.scales[j] >> 6 << 4;
+            to.minima[j + 4] = b.scales[j + 8] >> 4 | b.scales[j + 4] >> 6 << 4;
+        }
+        return to;
     }
-}
+};
 
 /// How the grid that a block is of is stored: its type, its grid, and what takes the place of codes and scales. Codes
 /// are 0 before unpack_codes().
@@ -192,7 +200,7 @@ struct SuperBlockFormat<BlockQ3_K> {
 };
 
 template <>
-struct SuperBlockFormat<BlockQ4_K> {
+struct SuperBlockFormat<BlockQ4_K> : PairsOfSix<BlockQ4_K> {
     static constexpr GGMLType type = GGMLType::Q4_K;
     static constexpr KQuantGrid<32> grid{.bits = 4};
 
@@ -202,20 +210,10 @@ struct SuperBlockFormat<BlockQ4_K> {
     static void unpack_codes(const BlockQ4_K& b, Code* codes) {
         for (int k = 0; k < 4; ++k) unpack_nibbles(b.qs + 32 * k, codes + 64 * k, 32);
     }
-    static void pack_scales(const BlockScales& s, BlockQ4_K& b) {
-        b.d = s.d;
-        b.dmin = s.dmin;
-        pack_pairs_of_six(s, b.scales);
-    }
-    static BlockScales scales(const BlockQ4_K& b) {
-        BlockScales s{.d = b.d, .dmin = b.dmin};
-        unpack_pairs_of_six(b.scales, s);
-        return s;
-    }
 };
 
 template <>
-struct SuperBlockFormat<BlockQ5_K> {
+struct SuperBlockFormat<BlockQ5_K> : PairsOfSix<BlockQ5_K> {
     static constexpr GGMLType type = GGMLType::Q5_K;
     static constexpr KQuantGrid<32> grid{.bits = 5};
 
@@ -226,16 +224,6 @@ struct SuperBlockFormat<BlockQ5_K> {
     static void unpack_codes(const BlockQ5_K& b, Code* codes) {
         for (int k = 0; k < 4; ++k) unpack_nibbles(b.qs + 32 * k, codes + 64 * k, 32);
         unpack_bits(b.qh, 4, codes);
-    }
-    static void pack_scales(const BlockScales& s, BlockQ5_K& b) {
-        b.d = s.d;
-        b.dmin = s.dmin;
-        pack_pairs_of_six(s, b.scales);
-    }
-    static BlockScales scales(const BlockQ5_K& b) {
-        BlockScales s{.d = b.d, .dmin = b.dmin};
-        unpack_pairs_of_six(b.scales, s);
-        return s;
     }
 };
 
@@ -398,7 +386,7 @@ template <TwoLevelGrid<float> G>
     const G& grid = layer.grid;
     return detail::with_block_of(grid, [&]<class Block>() {
         constexpr GGMLType type = detail::SuperBlockFormat<Block>::type;
-        const std::string name = detail::block_name<Block>(detail::SuperBlockFormat<Block>::type);
+        const std::string name = detail::block_name<Block>(type);
         detail::require_sequential_groups(layer, name, G::group_size);
         const Index width = G::group_size * grid.family();
         require(layer.cols % width == 0, name + ": the columns are", layer.cols,
