@@ -246,9 +246,7 @@ class Comparison {
         json["model"] = content_of_model(settings_.model);
         if (rotations_ && settings_.rotation != "hadamard")
             json["rotation"] = content_of_file(settings_.rotation);
-        constexpr residua::Version v = residua::version;
-        json["residua"] =
-            std::to_string(v.major) + "." + std::to_string(v.minor) + "." + std::to_string(v.patch);
+        json["residua"] = to_string(residua::version);
         return json;
     }
 

@@ -25,7 +25,7 @@
 ///     core/view.hpp                       MatrixView, read_only
 ///     core/types.hpp                      Index, Code, float16, bfloat16, Real, Element
 ///     core/matrix.hpp                     Matrix
-///     core/version.hpp                    Version, version
+///     core/version.hpp                    Version, version, to_string
 ///
 /// Grids:
 ///     grids/integer_grid.hpp              IntegerGrid, Symmetry

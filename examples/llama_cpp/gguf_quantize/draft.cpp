@@ -1,7 +1,7 @@
 #include "draft.hpp"
 
 #include <fstream>
-#include <residua/io/atomic_file.hpp>
+#include <residua/io/formats/model_config.hpp>
 #include <residua/io/strict_json.hpp>
 
 #include "engine.hpp"
@@ -19,13 +19,6 @@ std::string quoted_pattern(const std::string& name) {
         pattern += c;
     }
     return pattern + "$";
-}
-
-/// A file for one purpose, written and closed.
-void write_text(const fs::path& path, const std::string& text) {
-    io::AtomicFile file(path);
-    file.append(std::as_bytes(std::span(text)));
-    file.commit();
 }
 
 void write_at(const fs::path& path, std::size_t offset, std::span<const std::byte> bytes) {
@@ -83,7 +76,7 @@ Draft::Draft(const Settings& settings, const nlohmann::json& fingerprint, const 
             fs::remove(folder_, ignored);  // if nothing else is in it
             throw;
         }
-        write_text(state, fingerprint.dump(2) + "\n");
+        io::write_json(state, fingerprint);
     }
     file_ = std::make_unique<GGUFIndex>(path());
     if (goes_on) read_journal();

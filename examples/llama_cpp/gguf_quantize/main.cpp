@@ -14,7 +14,7 @@
 #include <CLI/CLI.hpp>
 #include <fstream>
 #include <iostream>
-#include <residua/io/atomic_file.hpp>
+#include <residua/io/formats/model_config.hpp>
 
 #include "calibration_text.hpp"
 #include "one_pass.hpp"
@@ -42,14 +42,12 @@ nlohmann::json fingerprint(const Settings& settings, const GGUFIndex& source,
     ContentHash model, tokens;
     model.add(source.bytes());
     for (const auto& window : windows) tokens.add(std::as_bytes(std::span(window)));
-    constexpr residua::Version v = residua::version;
-    return {
-        {"choices", settings.choices},
-        {"model", model.text()},
-        {"calibration tokens", tokens.text()},
-        {"like", settings.like.empty() ? "" : content_of_file(settings.like)},
-        {"residua", std::to_string(v.major) + "." + std::to_string(v.minor) + "." + std::to_string(v.patch)},
-        {"llama.cpp", llama_version()}};
+    return {{"choices", settings.choices},
+            {"model", model.text()},
+            {"calibration tokens", tokens.text()},
+            {"like", settings.like.empty() ? "" : content_of_file(settings.like)},
+            {"residua", to_string(residua::version)},
+            {"llama.cpp", llama_version()}};
 }
 
 /// From the first tokens of the text.
@@ -69,10 +67,7 @@ std::vector<Reading> plan(llama_model& model, const std::vector<engine::Window>&
 void write_report(const Settings& settings, const std::vector<Record>& records) {
     nlohmann::json list = nlohmann::json::array();
     for (const Record& record : records) list.push_back(record.json());
-    const std::string text = list.dump(1) + "\n";
-    residua::io::AtomicFile file(settings.report);
-    file.append(std::as_bytes(std::span(text)));
-    file.commit();
+    residua::io::write_json(settings.report, list);
 }
 
 /// What became of the matrices in sum, and by name of those that had to put up with something. Whether there are such.

@@ -37,9 +37,7 @@ struct GPTQConfig {
     }
 
     [[nodiscard]] nlohmann::json to_json() const {
-        const std::string quantizer = "residua:" + std::to_string(residua::version.major) + "." +
-                                      std::to_string(residua::version.minor) + "." +
-                                      std::to_string(residua::version.patch);
+        const std::string quantizer = "residua:" + to_string(residua::version);
         return {{"bits", bits},
                 {"group_size", group_size},
                 {"desc_act", desc_act},
