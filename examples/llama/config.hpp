@@ -1,8 +1,10 @@
 #pragma once
 
+#include <algorithm>
 #include <cmath>
 #include <filesystem>
 #include <nlohmann/json.hpp>
+#include <numbers>
 #include <optional>
 #include <residua/io.hpp>
 #include <residua/residua.hpp>
@@ -20,6 +22,13 @@ struct RotaryScaling {
     double low_factor = 1;
     double high_factor = 4;
     double original_positions = 8192;
+
+    /// What a rate, in radians a position, is multiplied by.
+    double slowing(double rate) const {
+        const double turns = original_positions * rate / (2 * std::numbers::pi);
+        const double keep = std::clamp((turns - low_factor) / (high_factor - low_factor), 0.0, 1.0);
+        return keep + (1 - keep) / factor;
+    }
 };
 
 /// config.json of a model of the Llama architecture (model_type llama, mistral, qwen2 or qwen3).
@@ -45,6 +54,9 @@ struct Config {
 
     Index query_size() const { return heads * head_size; }
     Index key_value_size() const { return key_value_heads * head_size; }
+
+    /// Radians a position that pair i of a head turns by, before rotary_scaling.
+    double rotary_rate(Index i) const { return std::pow(rotary_base, -2.0 * double(i) / double(head_size)); }
 
     /// Reads config.json in `folder`. Throws residua::io::FileError where there is none, FormatError where it
     /// is not JSON, std::invalid_argument where it describes something else than a Llama.

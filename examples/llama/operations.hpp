@@ -1,7 +1,6 @@
 #pragma once
 
 #include <cmath>
-#include <numbers>
 
 #include "model.hpp"
 
@@ -30,8 +29,8 @@ class RotaryEmbedding {
         cos_.resize(positions, half);
         sin_.resize(positions, half);
         for (Index i = 0; i < half; ++i) {
-            double rate = std::pow(config.rotary_base, -2.0 * double(i) / double(size_));
-            if (config.rotary_scaling) rate = scaled(rate, *config.rotary_scaling);
+            double rate = config.rotary_rate(i);
+            if (config.rotary_scaling) rate *= config.rotary_scaling->slowing(rate);
             for (Index t = 0; t < positions; ++t) {
                 cos_(t, i) = float(std::cos(double(t) * rate));
                 sin_(t, i) = float(std::sin(double(t) * rate));
@@ -62,12 +61,6 @@ class RotaryEmbedding {
     }
 
   private:
-    static double scaled(double rate, const RotaryScaling& s) {
-        const double turns = s.original_positions * rate / (2 * std::numbers::pi);
-        const double keep = std::clamp((turns - s.low_factor) / (s.high_factor - s.low_factor), 0.0, 1.0);
-        return rate * (keep + (1 - keep) / s.factor);
-    }
-
     Index size_;
     Rows cos_, sin_;  // (positions, head_size / 2)
 };

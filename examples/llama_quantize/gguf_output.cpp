@@ -2,7 +2,6 @@
 
 #include <deque>
 #include <map>
-#include <numbers>
 
 using namespace residua;
 using io::GGUFEntry;
@@ -186,14 +185,9 @@ class Tensors {
 
 /// What llama.cpp divides the rates of the rotary embedding by.
 std::vector<float> rotary_factors(const llama::Config& config) {
-    const llama::RotaryScaling& s = *config.rotary_scaling;
     std::vector<float> factors;
-    for (Index i = 0; i < config.head_size / 2; ++i) {
-        const double rate = std::pow(config.rotary_base, -2.0 * double(i) / double(config.head_size));
-        const double turns = s.original_positions * rate / (2 * std::numbers::pi);
-        const double keep = std::clamp((turns - s.low_factor) / (s.high_factor - s.low_factor), 0.0, 1.0);
-        factors.push_back(float(1 / (keep + (1 - keep) / s.factor)));
-    }
+    for (Index i = 0; i < config.head_size / 2; ++i)
+        factors.push_back(float(1 / config.rotary_scaling->slowing(config.rotary_rate(i))));
     return factors;
 }
 
