@@ -1,4 +1,3 @@
-#include <cstdio>
 #include <optional>
 #include <set>
 
@@ -30,8 +29,7 @@ class BlockSolver : public LayerSolver {
     SolvedLayer solve(const std::string& method, MatrixView<const float> weights) override {
         const io::GGMLType type = ggml_type_for(type_, weights.cols);
         if (type != type_ && said_.insert(weights.cols).second)
-            std::fprintf(stderr, "rows of %td weights are no whole blocks of %s: %s in its place\n",
-                         weights.cols, name_of(type_).c_str(), name_of(type).c_str());
+            announce_replacement(type_, type, weights.cols);
         if (type == io::GGMLType::F16) return rounded_to_half(weights);
         SolvedBlocks solved = method == "rtn"
                                   ? compiled::round_onto_blocks(backend_, settings_, type, weights)

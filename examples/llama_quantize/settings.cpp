@@ -165,9 +165,7 @@ Settings parse_settings(CLI::App& app, int argc, char** argv) {
     require(s.output.empty() || s.solve.grid.scale_type == ScaleType::Float16, "--output: --scale-type is",
             "not f16", "f16, the type of the GPTQ format");
     require(!resume || !s.output.empty(), "--resume: --output is", "missing", "the folder to go on in");
-    require(!resume || !overwrite, "--resume: --overwrite is", "given", "one of the two");
-    if (resume) s.existing = Existing::Resume;
-    if (overwrite) s.existing = Existing::Overwrite;
+    s.existing = existing_by(resume, overwrite);
     if (!s.plot.empty()) require_new_file("--plot", s.plot, overwrite);
     require(s.cooperation.segments >= 1, "--segments is", s.cooperation.segments, "at least 1");
     require(s.cooperation.timeout > 0, "--rank-timeout is", s.cooperation.timeout, "a positive number");

@@ -36,9 +36,7 @@ Result quantize_to_blocks(Experiment& experiment, const Layer& layer, const Sett
         const io::GGMLType type = ggml_type_for(asked, layer.in);
         require(type != io::GGMLType::F16, "--format " + settings.format + ": columns of weight are",
                 layer.in, "a multiple of 32");
-        if (type != asked)
-            std::fprintf(stderr, "rows of %td weights are no whole blocks of %s: %s in its place\n", layer.in,
-                         name_of(asked).c_str(), name_of(type).c_str());
+        if (type != asked) announce_replacement(asked, type, layer.in);
         return onto(type, [&](const std::string&, const SolvedBlocks& q) {
             io::write_gguf(settings.output, {{"general.architecture", std::string("none")}},
                            {io::gguf_tensor(settings.name + ".weight", q.blocks)});

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <array>
+#include <cstdio>
 #include <residua/io/gguf/blocks.hpp>
 #include <residua/io/gguf/super_blocks.hpp>
 
@@ -96,6 +97,11 @@ GGMLType ggml_type_for(GGMLType type, Index cols) {
     if (type == GGMLType::Q5_K) next = GGMLType::Q5_1;
     if (type == GGMLType::Q6_K) next = GGMLType::Q8_0;
     return fits(next) ? next : GGMLType::F16;
+}
+
+void announce_replacement(GGMLType asked, GGMLType type, Index cols) {
+    std::fprintf(stderr, "rows of %td weights are no whole blocks of %s: %s in its place\n", cols,
+                 name_of(asked).c_str(), name_of(type).c_str());
 }
 
 void require_group_size_of(GGMLType type, Index requested) {

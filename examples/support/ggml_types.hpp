@@ -17,5 +17,8 @@ residua::io::GGMLType ggml_type_named(const std::string& format);
 /// quantizer replaces it, F16 in the end.
 residua::io::GGMLType ggml_type_for(residua::io::GGMLType type, residua::Index cols);
 
+/// Says on stderr that rows of `cols` weights get `type` in place of `asked`.
+void announce_replacement(residua::io::GGMLType asked, residua::io::GGMLType type, residua::Index cols);
+
 /// Throws std::invalid_argument for another group size than the type's own or SolverOptions::grid_default.
 void require_group_size_of(residua::io::GGMLType type, residua::Index requested);

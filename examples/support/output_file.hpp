@@ -18,6 +18,13 @@ enum class Existing {
     Overwrite,  ///< replace it
 };
 
+/// What the flags --resume and --overwrite ask for. Throws std::invalid_argument where both are given.
+inline Existing existing_by(bool resume, bool overwrite) {
+    residua::require(!resume || !overwrite, "--resume: --overwrite is", "given", "one of the two");
+    if (resume) return Existing::Resume;
+    return overwrite ? Existing::Overwrite : Existing::Refuse;
+}
+
 /// Throws std::invalid_argument unless `path`, asked for by `option`, can be written as a new file: the folder
 /// is there and may be written to, and nothing has the name yet, or `overwrite` and a regular file has it.
 /// What is neither, a link or a device, is never replaced. Nothing is written here: a program asks before it

@@ -77,9 +77,7 @@ Settings parse_settings(CLI::App& app, int argc, char** argv) {
     for (const std::string& text : tensor_types) s.tensor_types.push_back(tensor_type(text));
     require(s.window >= Settings::shortest_window, "--window is", s.window,
             "at least " + std::to_string(Settings::shortest_window));
-    require(!resume || !overwrite, "--resume: --overwrite is", "given", "one of the two");
-    if (resume) s.existing = Existing::Resume;
-    if (overwrite) s.existing = Existing::Overwrite;
+    s.existing = existing_by(resume, overwrite);
     require_new_file("--output", s.output, overwrite);
     if (!s.report.empty()) require_new_file("--report", s.report, overwrite);
     s.choices = choices_of(app, {"help", "model", "calibration", "output", "like", "report", "memory",
