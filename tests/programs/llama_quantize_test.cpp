@@ -28,9 +28,7 @@ std::vector<std::string> files_of(const std::string& folder) {
 /// A folder with the shipped model's first block alone: a sixth of the work, where all that matters is whether runs agree.
 std::string first_block_of_tiny(const Folder& folder) {
     const std::string model = folder / "first_block";
-    fs::create_directories(model);
-    for (const char* name : {"calibration.txt", "eval.txt"})
-        fs::copy_file(tiny + "/" + name, model + "/" + name);
+    copy_files(tiny, model, {"calibration.txt", "eval.txt"});
     auto config = nlohmann::json::parse(content(tiny + "/config.json"));
     config["num_hidden_layers"] = 1;
     std::ofstream(model + "/config.json") << config;
@@ -180,10 +178,8 @@ TEST_CASE("llama_quantize: a GGUF file is the model that was measured", "[progra
         tensors.push_back(
             io::tensor_of(ours + ".weight", original.info(ours + ".weight").shape, kept.back()));
     }
-    fs::create_directories(copy);
+    copy_files(tiny, copy, {"config.json", "calibration.txt", "eval.txt"});
     io::write_safetensors(copy + "/model.safetensors", std::move(tensors));
-    for (const char* name : {"config.json", "calibration.txt", "eval.txt"})
-        fs::copy_file(tiny + "/" + name, copy + "/" + name);
     const Output read = llama_quantize(folder, small + "--method none --json --model " + copy);
     INFO(read.err);
     REQUIRE(read.code == 0);
@@ -203,9 +199,7 @@ TEST_CASE("llama_quantize: a killed run goes on to the same bytes", "[programs]"
     REQUIRE(files_of(whole).size() == 10);  // 6 blocks, the rest, index, config, quantize_config
 
     // what a run leaves that was killed in the third block
-    fs::create_directories(killed);
-    for (const std::string name : {"model-00001-of-00007.safetensors", "model-00002-of-00007.safetensors"})
-        fs::copy_file(whole + "/" + name, killed + "/" + name);
+    copy_files(whole, killed, {"model-00001-of-00007.safetensors", "model-00002-of-00007.safetensors"});
 
     const Output refused = llama_quantize(folder, arguments + killed);
     CHECK(refused.code == 2);
@@ -278,9 +272,7 @@ TEST_CASE("llama_quantize: a layer that cannot be solved is reported, the others
           "[programs]") {
     const Folder folder;
     const std::string broken = folder / "broken";
-    fs::create_directories(broken);
-    for (const char* name : {"config.json", "calibration.txt", "eval.txt"})
-        fs::copy_file(tiny + "/" + name, broken + "/" + name);
+    copy_files(tiny, broken, {"config.json", "calibration.txt", "eval.txt"});
     const io::SafetensorsFile source(tiny + "/model.safetensors");
     std::vector<float> bad = source.read<float>("model.layers.1.mlp.up_proj.weight");
     bad[5] = std::numeric_limits<float>::quiet_NaN();

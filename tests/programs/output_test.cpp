@@ -20,7 +20,7 @@ const std::string shipped_model = RESIDUA_EXAMPLE_DATA_DIR "/tiny-llama";
 const std::string quick = " --window 64 --calibration-windows 2 --eval-windows 1 --no-baseline --method rtn ";
 
 Output quantize_quickly(const Folder& folder, const std::string& arguments) {
-    return run_program(RESIDUA_LLAMA_QUANTIZE, folder, quick + arguments);
+    return llama_quantize(folder, quick + arguments);
 }
 
 void write_text(const std::string& path, const std::string& text) {
@@ -30,9 +30,7 @@ void write_text(const std::string& path, const std::string& text) {
 /// What a run leaves that was killed in the third block.
 void keep_two_blocks(const std::string& whole, const std::string& killed) {
     fs::remove_all(killed);
-    fs::create_directories(killed);
-    for (const std::string name : {"model-00001-of-00007.safetensors", "model-00002-of-00007.safetensors"})
-        fs::copy_file(whole + "/" + name, killed + "/" + name);
+    copy_files(whole, killed, {"model-00001-of-00007.safetensors", "model-00002-of-00007.safetensors"});
 }
 
 std::string refusal_in(const Output& result) {
@@ -57,9 +55,7 @@ TEST_CASE("llama_quantize: a run goes on with what the same run left, and with n
     CHECK(contains(format, "was made with {\"--format\":\"gptq-v2\"}, expected {\"--format\":\"gptq-v1\"}"));
 
     // another model of the same name and size
-    fs::create_directories(model);
-    for (const char* name : {"config.json", "calibration.txt", "eval.txt", "model.safetensors"})
-        fs::copy_file(shipped_model + "/" + name, model + "/" + name);
+    copy_files(shipped_model, model, {"config.json", "calibration.txt", "eval.txt", "model.safetensors"});
     std::string weights = content(model + "/model.safetensors");
     weights[weights.size() / 2] = char(weights[weights.size() / 2] ^ 1);
     write_text(model + "/model.safetensors", weights);
@@ -124,9 +120,7 @@ TEST_CASE("llama_quantize: one process at a time writes into a folder", "[progra
 TEST_CASE("llama_quantize: the source and other models are not written over", "[programs]") {
     const Folder folder;
     const std::string model = folder / "model", link = folder / "link", output = folder / "out";
-    fs::create_directories(model);
-    for (const char* name : {"config.json", "calibration.txt", "eval.txt", "model.safetensors"})
-        fs::copy_file(shipped_model + "/" + name, model + "/" + name);
+    copy_files(shipped_model, model, {"config.json", "calibration.txt", "eval.txt", "model.safetensors"});
     fs::create_directory_symlink(model, link);
     for (const std::string& place : {model, link, model + "/q", link + "/../model/deeper/still"}) {
         CAPTURE(place);

@@ -6,6 +6,7 @@
 #include <cstdlib>
 #include <filesystem>
 #include <fstream>
+#include <initializer_list>
 #include <string>
 
 namespace fs = std::filesystem;
@@ -27,6 +28,13 @@ struct Folder {
 inline std::string content(const std::string& path) {
     std::ifstream file(path, std::ios::binary);
     return {std::istreambuf_iterator<char>(file), {}};
+}
+
+/// Copies files of these names from a folder into another one, which is made.
+inline void copy_files(const std::string& from, const std::string& to,
+                       std::initializer_list<const char*> names) {
+    fs::create_directories(to);
+    for (const char* name : names) fs::copy_file(fs::path(from) / name, fs::path(to) / name);
 }
 
 inline Output run_program(const std::string& program, const Folder& folder, const std::string& arguments) {
