@@ -150,7 +150,7 @@ llama::Config llama_3_8b(Index blocks) {
     c.key_value_heads = 8;
     c.head_size = 128;
     c.vocabulary = 128256;
-    c.rotary_base = 500000;
+    c.rotary.base = 500000;
     return c;
 }
 

@@ -40,6 +40,9 @@ enum class Role { Query, Key, Value, Output, Gate, Up, Down };
 enum class Input { Attention, Output, Mlp, Down };
 inline constexpr std::array inputs{Input::Attention, Input::Output, Input::Mlp, Input::Down};
 
+/// In place of an expert's number: the layer reads all tokens.
+constexpr Index every_token = -1;
+
 /// A linear layer of a block, of weights (out, in).
 struct LayerSpec {
     std::string name;  ///< in checkpoints, behind block_prefix(): "self_attn.q_proj"
@@ -47,6 +50,7 @@ struct LayerSpec {
     Input input;  ///< where it reads
     Index out;
     Index in;
+    Index expert = every_token;  ///< whose tokens it reads
 };
 
 struct BlockLayer {
@@ -60,24 +64,57 @@ struct Block {
     Vector mlp_norm = {};                 ///< (hidden)
     Vector query_norm = {};               ///< (head_size), of each head before the rotary embedding; or empty
     Vector key_norm = {};                 ///< (head_size), or empty
+    Vector attention_output_norm = {};    ///< (hidden), or empty
+    Vector mlp_output_norm = {};          ///< (hidden), or empty
+    Linear router = {};                   ///< (experts, hidden), or empty; never quantized
+    bool is_sliding = false;              ///< attention by Config::sliding_window and sliding_rotary
 
-    const Linear& operator[](Role role) const {
-        const auto at = std::ranges::find(layers, role, [](const BlockLayer& l) { return l.spec.role; });
-        residua::require(at != layers.end(), "Block: layers of role", int(role), "one");
-        return at->linear;
+    bool has_experts() const { return router.weight.size() > 0; }
+
+    const Linear& at(Role role, Index expert) const {
+        const auto found = std::ranges::find_if(layers, [&](const BlockLayer& layer) {
+            return layer.spec.role == role && layer.spec.expert == expert;
+        });
+        residua::require(found != layers.end(), "Block: layers of role", int(role), "one");
+        return found->linear;
     }
+    const Linear& operator[](Role role) const { return at(role, every_token); }
     Linear& operator[](Role role) { return const_cast<Linear&>(std::as_const(*this)[role]); }
 };
 
-/// The linear layers of any block, in the order in which they are quantized.
-inline std::vector<LayerSpec> layers_of(const Config& c) {
-    return {{"self_attn.q_proj", Role::Query, Input::Attention, c.query_size(), c.hidden},
-            {"self_attn.k_proj", Role::Key, Input::Attention, c.key_value_size(), c.hidden},
-            {"self_attn.v_proj", Role::Value, Input::Attention, c.key_value_size(), c.hidden},
-            {"self_attn.o_proj", Role::Output, Input::Output, c.hidden, c.query_size()},
-            {"mlp.gate_proj", Role::Gate, Input::Mlp, c.intermediate, c.hidden},
-            {"mlp.up_proj", Role::Up, Input::Mlp, c.intermediate, c.hidden},
-            {"mlp.down_proj", Role::Down, Input::Down, c.hidden, c.intermediate}};
+/// The linear layers of block number `block`, in the order in which they are quantized. Routers are not among them.
+inline std::vector<LayerSpec> layers_of(const Config& c, Index block) {
+    std::vector<LayerSpec> layers{
+        {"self_attn.q_proj", Role::Query, Input::Attention, c.query_size(), c.hidden},
+        {"self_attn.k_proj", Role::Key, Input::Attention, c.key_value_size(), c.hidden},
+        {"self_attn.v_proj", Role::Value, Input::Attention, c.key_value_size(), c.hidden},
+        {"self_attn.o_proj", Role::Output, Input::Output, c.hidden, c.query_size()}};
+    if (!c.has_experts(block)) {
+        layers.push_back({"mlp.gate_proj", Role::Gate, Input::Mlp, c.intermediate, c.hidden});
+        layers.push_back({"mlp.up_proj", Role::Up, Input::Mlp, c.intermediate, c.hidden});
+        layers.push_back({"mlp.down_proj", Role::Down, Input::Down, c.hidden, c.intermediate});
+        return layers;
+    }
+    const Experts& experts = c.experts;
+    const bool is_mixtral = experts.mixtral_names;
+    const auto name = [&](Index expert, const char* mixtral, const char* qwen) {
+        return (is_mixtral ? "block_sparse_moe.experts." : "mlp.experts.") + std::to_string(expert) +
+               (is_mixtral ? mixtral : qwen);
+    };
+    for (Index e = 0; e < experts.count; ++e) {
+        const Index width = experts.intermediate;
+        layers.push_back({name(e, ".w1", ".gate_proj"), Role::Gate, Input::Mlp, width, c.hidden, e});
+        layers.push_back({name(e, ".w3", ".up_proj"), Role::Up, Input::Mlp, width, c.hidden, e});
+    }
+    for (Index e = 0; e < experts.count; ++e)
+        layers.push_back(
+            {name(e, ".w2", ".down_proj"), Role::Down, Input::Down, c.hidden, experts.intermediate, e});
+    return layers;
+}
+
+/// The name of a router in checkpoints, behind block_prefix().
+inline std::string router_name(const Config& c) {
+    return c.experts.mixtral_names ? "block_sparse_moe.gate" : "mlp.gate";
 }
 
 /// A norm of a block.
@@ -89,8 +126,14 @@ struct NormSpec {
 
 /// The norms of any block.
 inline std::vector<NormSpec> norms_of(const Config& c) {
-    std::vector<NormSpec> norms{{"input_layernorm", &Block::attention_norm, c.hidden},
-                                {"post_attention_layernorm", &Block::mlp_norm, c.hidden}};
+    std::vector<NormSpec> norms{{"input_layernorm", &Block::attention_norm, c.hidden}};
+    if (c.output_norms) {
+        norms.push_back({"post_attention_layernorm", &Block::attention_output_norm, c.hidden});
+        norms.push_back({"pre_feedforward_layernorm", &Block::mlp_norm, c.hidden});
+        norms.push_back({"post_feedforward_layernorm", &Block::mlp_output_norm, c.hidden});
+    } else {
+        norms.push_back({"post_attention_layernorm", &Block::mlp_norm, c.hidden});
+    }
     if (c.head_norms) {
         norms.push_back({"self_attn.q_norm", &Block::query_norm, c.head_size});
         norms.push_back({"self_attn.k_norm", &Block::key_norm, c.head_size});
@@ -167,9 +210,15 @@ inline Model read_model(const std::filesystem::path& folder, Matrices matrices =
     for (Index i = 0; i < c.blocks; ++i) {
         const std::string prefix = block_prefix(i);
         Block& block = model.blocks.emplace_back();
-        for (const NormSpec& norm : norms_of(c))
+        block.is_sliding = c.is_sliding(i);
+        for (const NormSpec& norm : norms_of(c)) {
             block.*norm.norm = detail::read_vector(file, prefix + norm.name + ".weight", norm.size);
-        for (LayerSpec& spec : layers_of(c)) {
+            (block.*norm.norm).array() += c.norm_offset;
+        }
+        if (c.has_experts(i))
+            block.router.weight =
+                detail::read_matrix(file, prefix + router_name(c) + ".weight", c.experts.count, c.hidden);
+        for (LayerSpec& spec : layers_of(c, i)) {
             const std::string name = prefix + spec.name;
             Linear linear;
             if (reads) {
@@ -192,6 +241,7 @@ inline Model read_model(const std::filesystem::path& folder, Matrices matrices =
             "the number of blocks in " + file.source() + ", which has '" + printable(tensor.name) + "'");
     }
     model.norm = detail::read_vector(file, "model.norm.weight", c.hidden);
+    model.norm.array() += c.norm_offset;
     if (reads)
         model.head = c.tied_head ? model.embedding
                                  : detail::read_matrix(file, "lm_head.weight", c.vocabulary, c.hidden);

@@ -1,6 +1,7 @@
 #pragma once
 
 #include <cmath>
+#include <numeric>
 
 #include "model.hpp"
 
@@ -16,21 +17,60 @@ inline Rows rms_norm(const Rows& x, const Vector& weight, float epsilon) {
     return y;
 }
 
-/// silu(g) * u, in place of g.
-inline void swiglu(Rows& gate, const Rows& up) {
-    gate.array() = gate.array() / (1.0f + (-gate.array()).exp()) * up.array();
+/// f(g) * u, in place of g: silu(g) = g / (1 + exp(-g)), or GELU by its approximation with tanh.
+inline void gated(Rows& gate, const Rows& up, Activation activation) {
+    auto g = gate.array();
+    if (activation == Activation::Silu) {
+        g = g / (1.0f + (-g).exp()) * up.array();
+    } else {
+        constexpr float slope = 0.7978845608f;  // sqrt(2 / pi)
+        g = 0.5f * g * (1.0f + (slope * (g + 0.044715f * g.cube())).tanh()) * up.array();
+    }
+}
+
+/// The tokens of one window that go to each expert, and how much of its output each of them takes.
+struct Routing {
+    struct Part {
+        std::vector<Index> tokens = {};  ///< ascending
+        std::vector<float> weights = {};
+    };
+    std::vector<Part> experts = {};
+};
+
+/// Sends each token to the `per_token` experts with the largest scores; weights are softmax(scores), over all
+/// experts or, with `renormalizes`, over those of the token. scores: (tokens, experts).
+inline Routing route(Rows scores, const Experts& settings) {
+    Routing routing{.experts = std::vector<Routing::Part>(std::size_t(scores.cols()))};
+    std::vector<Index> order(std::size_t(scores.cols()));
+    for (Index t = 0; t < scores.rows(); ++t) {
+        auto row = scores.row(t).array();
+        row = (row - row.maxCoeff()).exp();
+        row /= row.sum();
+        std::iota(order.begin(), order.end(), 0);
+        const auto end = order.begin() + settings.per_token;
+        std::partial_sort(order.begin(), end, order.end(),
+                          [&](Index a, Index b) { return row(a) > row(b) || (row(a) == row(b) && a < b); });
+        float sum = 0;
+        for (auto expert = order.begin(); expert != end; ++expert) sum += row(*expert);
+        for (auto expert = order.begin(); expert != end; ++expert) {
+            Routing::Part& part = routing.experts[std::size_t(*expert)];
+            part.tokens.push_back(t);
+            part.weights.push_back(row(*expert) / (settings.renormalizes ? sum : 1));
+        }
+    }
+    return routing;
 }
 
 /// Rotary position embedding: pair (i, i + size/2) of each head turns by position * base^(-2i/size).
 class RotaryEmbedding {
   public:
-    RotaryEmbedding(const Config& config, Index positions) : size_(config.head_size) {
+    RotaryEmbedding(const Rotary& rotary, Index head_size, Index positions) : size_(head_size) {
         const Index half = size_ / 2;
         cos_.resize(positions, half);
         sin_.resize(positions, half);
         for (Index i = 0; i < half; ++i) {
-            double rate = config.rotary_rate(i);
-            if (config.rotary_scaling) rate *= config.rotary_scaling->slowing(rate);
+            double rate = rotary.rate(i, size_);
+            if (rotary.scaling) rate *= rotary.scaling->slowing(rate);
             for (Index t = 0; t < positions; ++t) {
                 cos_(t, i) = float(std::cos(double(t) * rate));
                 sin_(t, i) = float(std::sin(double(t) * rate));
@@ -65,31 +105,34 @@ class RotaryEmbedding {
     Rows cos_, sin_;  // (positions, head_size / 2)
 };
 
-/// Causal attention of one window: softmax(q k' / sqrt(head_size)) v for each head, with `heads /
-/// key_value_heads` query heads to a key head. q: (tokens, heads * head_size); k, v: (tokens, key_value_heads
-/// * head_size).
-inline Rows attention(const Config& c, const Rows& q, const Rows& k, const Rows& v) {
+/// Causal attention of one window: softmax(q k' * score_scale) v for each head, with `heads / key_value_heads`
+/// query heads to a key head. A query sees itself and up to `reach` - 1 keys before it. q: (tokens, heads *
+/// head_size); k, v: (tokens, key_value_heads * head_size).
+inline Rows attention(const Config& c, const Rows& q, const Rows& k, const Rows& v, Index reach) {
     constexpr Index rows_at_once = 64;  // keys after a query's position are not computed, up to this many
     const Index tokens = q.rows();
     const Index size = c.head_size;
-    const float scale = 1.0f / std::sqrt(float(size));
+    const float scale = c.score_scale();
     Rows context(tokens, q.cols());
     for (Index head = 0; head < c.heads; ++head) {
         const Index source = head / (c.heads / c.key_value_heads) * size;
         for (Index first = 0; first < tokens; first += rows_at_once) {
             const Index count = std::min(rows_at_once, tokens - first);
-            const Index keys = first + count;
-            Rows scores =
-                scale * q.block(first, head * size, count, size) * k.block(0, source, keys, size).transpose();
+            const Index first_key = std::max(Index(0), first - reach + 1);
+            const Index keys = first + count - first_key;
+            Rows scores = scale * q.block(first, head * size, count, size) *
+                          k.block(first_key, source, keys, size).transpose();
             for (Index t = 0; t < count; ++t) {
-                const Index visible = first + t + 1;
-                auto row = scores.row(t).head(visible).array();
+                const Index end = first + t + 1 - first_key;
+                const Index begin = std::max(Index(0), end - reach);
+                auto row = scores.row(t).segment(begin, end - begin).array();
                 row = (row - row.maxCoeff()).exp();
                 row /= row.sum();
-                scores.row(t).tail(keys - visible).setZero();
+                scores.row(t).head(begin).setZero();
+                scores.row(t).tail(keys - end).setZero();
             }
             context.block(first, head * size, count, size).noalias() =
-                scores * v.block(0, source, keys, size);
+                scores * v.block(first_key, source, keys, size);
         }
     }
     return context;

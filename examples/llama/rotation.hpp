@@ -74,6 +74,7 @@ struct Rotations {
 
     /// QuaRot (arXiv 2404.00456): Hadamard matrices with random signs in the residual stream.
     static Rotations hadamard(const Config& c, std::uint64_t seed, bool online = true) {
+        require_rotatable(c);
         const Rotation head(residua::HadamardTransform(c.head_size));
         return {.residual = Rotation(residua::HadamardTransform(c.hidden, {.seed = seed})),
                 .head = std::vector<Rotation>(std::size_t(c.blocks), head),
@@ -83,6 +84,7 @@ struct Rotations {
     /// A safetensors file with R1 (hidden, hidden) and model.layers.<i>.self_attn.R2 (head_dim, head_dim), as
     /// SpinQuant (arXiv 2405.16406) learns them.
     static Rotations read(const std::filesystem::path& path, const Config& c, bool online = true) {
+        require_rotatable(c);
         const residua::io::SafetensorsFile file(path);
         Rotations rotations{.residual = Rotation("R1", detail::read_matrix(file, "R1", c.hidden, c.hidden)),
                             .head = {},
@@ -92,6 +94,13 @@ struct Rotations {
             rotations.head.emplace_back(name, detail::read_matrix(file, name, c.head_size, c.head_size));
         }
         return rotations;
+    }
+
+    /// Throws std::invalid_argument for norms between a linear layer and the residual stream: their weights can be
+    /// moved into no layer.
+    static void require_rotatable(const Config& c) {
+        residua::require(!c.output_norms, "rotations: model_type is", c.type,
+                         "one without norms behind o_proj and down_proj");
     }
 };
 
@@ -104,6 +113,7 @@ inline void fuse_norms(Model& model) {
                 scale_columns(layer.linear.weight, block.attention_norm);
             if (layer.spec.input == Input::Mlp) scale_columns(layer.linear.weight, block.mlp_norm);
         }
+        if (block.has_experts()) scale_columns(block.router.weight, block.mlp_norm);
         block.attention_norm.setOnes();
         block.mlp_norm.setOnes();
     }
@@ -129,6 +139,7 @@ inline void rotate(Model& model, const Rotations& rotations) {
             else
                 residual.rotate_outputs(layer.linear);
         }
+        if (block.has_experts()) residual.rotate_inputs(block.router.weight);
         rotations.head[i].rotate_outputs(block[Role::Value]);
         rotations.head[i].rotate_inputs(block[Role::Output].weight);
     }
@@ -136,7 +147,10 @@ inline void rotate(Model& model, const Rotations& rotations) {
     const OnlineRotations online(c);
     for (Block& block : model.blocks) {
         online.output.apply(view(block[Role::Output].weight));
-        online.down.apply(view(block[Role::Down].weight));
+        for (BlockLayer& layer : block.layers) {
+            const auto& rotation = layer.spec.expert == every_token ? online.down : online.expert;
+            if (layer.spec.role == Role::Down) rotation.apply(view(layer.linear.weight));
+        }
     }
     model.config.online_hadamard = true;
 }

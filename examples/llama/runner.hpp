@@ -13,18 +13,23 @@ namespace llama {
 struct OnlineRotations {
     residua::HadamardTransform output;  ///< of o_proj's input, across heads
     residua::HadamardTransform down;    ///< of down_proj's input
+    residua::HadamardTransform expert;  ///< of an expert's down_proj's input
     residua::HadamardTransform head;    ///< of a query or key head, before keys are rounded
 
     explicit OnlineRotations(const Config& c)
         : output(c.query_size(), {.block = residua::largest_hadamard_block(c.heads), .inner = c.head_size}),
           down(c.intermediate),
+          expert(c.experts.count > 0 ? c.experts.intermediate : c.intermediate),
           head(c.head_size) {}
 };
 
 /// One window on its way through a block.
 struct Activations {
-    Rows residual;    ///< (tokens, hidden)
-    Rows input = {};  ///< of the linear layers that come next, rounded as they will see it
+    Rows residual;  ///< (tokens, hidden)
+    /// Of the linear layers that come next, rounded as they will see it. Before experts' down_proj it stays that of
+    /// their gate_proj, from which expert_input() goes on.
+    Rows input = {};
+    Routing routing = {};  ///< where the block has experts: of its MLP
 };
 
 /// The Llama architecture, one window at a time: from one point where linear layers read to the next, so that
@@ -32,11 +37,15 @@ struct Activations {
 class Runner {
   public:
     Runner(const Config& config, Index positions, const ActivationSettings& settings = {})
-        : config_(config), settings_(settings), rotary_(config, positions) {
+        : config_(config),
+          settings_(settings),
+          rotary_(config.rotary, config.head_size, positions),
+          sliding_rotary_(config.sliding_rotary, config.head_size, positions) {
         if (!config.online_hadamard) return;
         const OnlineRotations rotations(config);
         output_ = rotations.output;
         down_ = rotations.down;
+        expert_ = rotations.expert;
         head_ = rotations.head;
     }
 
@@ -48,7 +57,7 @@ class Runner {
                          "at most " + std::to_string(rotary_.positions()));
         Activations a{.residual = Rows(Index(tokens.size()), config_.hidden)};
         for (std::size_t t = 0; t < tokens.size(); ++t)
-            a.residual.row(Index(t)) = model.embedding.row(tokens[t]);
+            a.residual.row(Index(t)) = config_.embedding_scale * model.embedding.row(tokens[t]);
         return a;
     }
 
@@ -62,19 +71,31 @@ class Runner {
         switch (input) {
             case Input::Attention:
                 return set_input(a, attend(block, a.input));
-            case Input::Output:
-                a.residual += block[Role::Output](a.input);
-                return set_input(a, rms_norm(a.residual, block.mlp_norm, config_.norm_epsilon));
-            case Input::Mlp: {
-                Rows gate = block[Role::Gate](a.input);
-                swiglu(gate, block[Role::Up](a.input));
-                if (down_) down_->apply(view(gate), alone_);
-                return set_input(a, std::move(gate));
+            case Input::Output: {
+                add(block[Role::Output](a.input), block.attention_output_norm, a);
+                Rows x = rms_norm(a.residual, block.mlp_norm, config_.norm_epsilon);
+                if (block.has_experts()) a.routing = route(block.router(x), config_.experts);
+                return set_input(a, std::move(x));
             }
+            case Input::Mlp:
+                if (!block.has_experts()) set_input(a, hidden(block, every_token, a.input));
+                return;
             case Input::Down:
-                a.residual += block[Role::Down](a.input);
+                add(block.has_experts() ? mixture(block, a) : block[Role::Down](a.input),
+                    block.mlp_output_norm, a);
                 a.input.resize(0, 0);
         }
+    }
+
+    /// What the layers of an expert read at `input` of the given tokens, whoever they were sent to.
+    Rows expert_input(const Block& block, Input input, Index expert, const Activations& a,
+                      std::span<const Index> tokens) const {
+        Rows x(Index(tokens.size()), a.input.cols());
+        for (std::size_t i = 0; i < tokens.size(); ++i) x.row(Index(i)) = a.input.row(tokens[i]);
+        if (input != Input::Down) return x;
+        x = hidden(block, expert, x);
+        round(x);
+        return x;
     }
 
     void run(const Block& block, Activations& a) const {
@@ -103,15 +124,46 @@ class Runner {
   private:
     void set_input(Activations& a, Rows input) const {
         a.input = std::move(input);
-        if (settings_.inputs) settings_.inputs->apply(view(a.input), alone_);
+        round(a.input);
+    }
+
+    void round(Rows& x) const {
+        if (settings_.inputs) settings_.inputs->apply(view(x), alone_);
+    }
+
+    void add(const Rows& output, const Vector& norm, Activations& a) const {
+        a.residual += norm.size() > 0 ? rms_norm(output, norm, config_.norm_epsilon) : output;
+    }
+
+    /// The input of down_proj for rows that the MLP, or one expert of it, reads.
+    Rows hidden(const Block& block, Index expert, const Rows& x) const {
+        Rows gate = block.at(Role::Gate, expert)(x);
+        gated(gate, block.at(Role::Up, expert)(x), config_.activation);
+        const auto& rotation = expert == every_token ? down_ : expert_;
+        if (rotation) rotation->apply(view(gate), alone_);
+        return gate;
+    }
+
+    Rows mixture(const Block& block, const Activations& a) const {
+        Rows sum = Rows::Zero(a.input.rows(), config_.hidden);
+        for (std::size_t e = 0; e < a.routing.experts.size(); ++e) {
+            const auto& [tokens, weights] = a.routing.experts[e];
+            if (tokens.empty()) continue;
+            const Rows y =
+                block.at(Role::Down, Index(e))(expert_input(block, Input::Down, Index(e), a, tokens));
+            for (std::size_t i = 0; i < tokens.size(); ++i)
+                sum.row(tokens[i]) += weights[i] * y.row(Index(i));
+        }
+        return sum;
     }
 
     Rows attend(const Block& block, const Rows& input) const {
         Rows q = block[Role::Query](input), k = block[Role::Key](input), v = block[Role::Value](input);
         norm_heads(q, block.query_norm);
         norm_heads(k, block.key_norm);
-        rotary_.apply(q);
-        rotary_.apply(k);
+        const RotaryEmbedding& rotary = block.is_sliding ? sliding_rotary_ : rotary_;
+        rotary.apply(q);
+        rotary.apply(k);
         if (settings_.cache) {
             if (head_) {  // the same rotation of q and k leaves their products as they are
                 head_->apply(heads(q), alone_);
@@ -120,7 +172,7 @@ class Runner {
             settings_.cache->apply(heads(k), alone_);
             settings_.cache->apply(heads(v), alone_);
         }
-        Rows context = attention(config_, q, k, v);
+        Rows context = attention(config_, q, k, v, block.is_sliding ? config_.sliding_window : q.rows());
         if (output_) output_->apply(view(context), alone_);
         return context;
     }
@@ -138,8 +190,8 @@ class Runner {
 
     Config config_;
     ActivationSettings settings_;
-    RotaryEmbedding rotary_;
-    std::optional<residua::HadamardTransform> output_, down_, head_;  // with Config::online_hadamard
+    RotaryEmbedding rotary_, sliding_rotary_;
+    std::optional<residua::HadamardTransform> output_, down_, expert_, head_;  // with Config::online_hadamard
     residua::Executor alone_{1};  // windows run in parallel, not what one of them needs
 };
 

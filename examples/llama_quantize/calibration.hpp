@@ -15,7 +15,8 @@
 /// that is being quantized. Both stop where linear layers read, so that each layer sees what its quantized
 /// predecessors make of the tokens.
 ///
-/// For each block: enter(); for each input accumulate(), solve() or put() for each layer that reads it, advance(); leave().
+/// For each block: enter(); for each input, for layers that read the same rows there, accumulate() and solve() or put() each
+/// of them, then advance(); at last leave().
 class Calibration {
   public:
     using Index = residua::Index;
@@ -49,6 +50,13 @@ class Calibration {
         }
     };
 
+    /// Linear layers of a block that read the same rows.
+    struct Readers {
+        llama::Input input;
+        Index expert =
+            llama::every_token;  ///< whose tokens they read: those that the quantized model sends to it
+    };
+
     /// What is accumulated besides the inputs, for which all windows must go through both models.
     struct Kinds {
         bool reference = false;  ///< inputs of the full-precision model
@@ -62,8 +70,8 @@ class Calibration {
     /// To the first input of a block.
     virtual void enter(Index block) = 0;
 
-    /// Sums up the tokens at an input, of this rank.
-    virtual void accumulate(llama::Input input, const Kinds& kinds) = 0;
+    /// Sums up the tokens of this rank that the layers read, and says how many these are.
+    virtual Index accumulate(const Readers& readers, const Kinds& kinds) = 0;
 
     /// Quantizes a layer of the block by one of method_names(), together with all ranks; the quantized model has it from
     /// then on.
@@ -72,7 +80,8 @@ class Calibration {
     /// Gives a layer to the quantized model that was quantized before.
     virtual void put(std::size_t layer, StoredLayer quantized) = 0;
 
-    /// |Q x - W x_fp|^2 and |W x_fp|^2 of a layer on those of the first `sample_windows` windows that are this rank's.
+    /// |Q x - W x_fp|^2 and |W x_fp|^2 of a layer on those of the first `sample_windows` windows that are this rank's;
+    /// zeros where no token of these reaches the layer.
     virtual std::array<double, 2> output_errors(std::size_t layer) = 0;
 
     /// Through the layers that read `input`, to the next one or out of the block.

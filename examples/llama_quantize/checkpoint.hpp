@@ -1,6 +1,7 @@
 #pragma once
 
 #include <algorithm>
+#include <deque>
 #include <map>
 #include <optional>
 #include <residua/io.hpp>
@@ -34,9 +35,8 @@ class Checkpoint : public Output {
                Existing existing)
         : folder_(std::move(folder)),
           source_(std::move(source)),
+          config_(config),
           blocks_(config.blocks),
-          layers_(llama::layers_of(config)),
-          norms_(llama::norms_of(config)),
           has_block_(std::size_t(blocks_), false),
           format_(format),
           rotation_(std::move(rotation)),
@@ -58,9 +58,10 @@ class Checkpoint : public Output {
 
     void write_block(Index block, const QuantizedBlock& layers, const nlohmann::json& degraded) override {
         const std::vector<residua::io::GPTQLayer> files = packed(layers, format_.version);
+        const std::vector<std::string> names = layer_names(block);
         std::vector<residua::io::TensorInfo> tensors;
         for (std::size_t i = 0; i < files.size(); ++i) {
-            for (auto& tensor : files[i].tensors(layer_name(block, i))) tensors.push_back(std::move(tensor));
+            for (auto& tensor : files[i].tensors(names[i])) tensors.push_back(std::move(tensor));
         }
         write_shard(block, std::move(tensors), degraded);
         has_block_[std::size_t(block)] = true;
@@ -70,10 +71,9 @@ class Checkpoint : public Output {
         const residua::io::SafetensorsFile file = open_shard(block);
         degraded = nlohmann::json::parse(file.metadata().find("residua_degraded")->second, nullptr, false);
         QuantizedBlock layers;
-        for (std::size_t i = 0; i < layers_.size(); ++i) {
-            layers.push_back({.integers = residua::io::unpack_gptq(residua::io::read_gptq(
-                                  file, layer_name(block, i), format_.bits, format_.version))});
-        }
+        for (const std::string& name : layer_names(block))
+            layers.push_back({.integers = residua::io::unpack_gptq(
+                                  residua::io::read_gptq(file, name, format_.bits, format_.version))});
         return layers;
     }
 
@@ -93,17 +93,25 @@ class Checkpoint : public Output {
             tensors.push_back(residua::io::tensor_of(name, std::move(shape),
                                                      std::span(matrix.data(), std::size_t(matrix.size()))));
         };
+        // What norms of changed weights are stored as, for as long as the tensors.
+        std::deque<llama::Vector> norms;
+        const auto add_norm = [&](const std::string& name, const llama::Vector& norm, bool is_changed) {
+            norms.push_back(norm.array() - config_.norm_offset);
+            add(name, norms.back(), is_changed);
+        };
         add("model.embed_tokens.weight", model.embedding, is_rotated);
-        add("model.norm.weight", model.norm, is_rotated || is_norm_fitted);
+        add_norm("model.norm.weight", model.norm, is_rotated || is_norm_fitted);
         if (!model.config.tied_head) add("lm_head.weight", model.head, is_rotated);
         for (Index i = 0; i < blocks_; ++i) {
+            const std::string prefix = llama::block_prefix(i);
             const llama::Block& block = model.blocks[std::size_t(i)];
-            for (const llama::NormSpec& norm : norms_)
-                add(llama::block_prefix(i) + norm.name + ".weight", block.*norm.norm, is_rotated);
+            for (const llama::NormSpec& norm : llama::norms_of(config_))
+                add_norm(prefix + norm.name + ".weight", block.*norm.norm, is_rotated);
+            if (block.has_experts())
+                add(prefix + llama::router_name(config_) + ".weight", block.router.weight, is_rotated);
             for (const llama::BlockLayer& layer : block.layers) {
                 const llama::Vector& bias = layer.linear.bias;
-                if (bias.size() > 0)
-                    add(llama::block_prefix(i) + layer.spec.name + ".bias", bias, is_rotated);
+                if (bias.size() > 0) add(prefix + layer.spec.name + ".bias", bias, is_rotated);
             }
         }
         write_shard(blocks_, std::move(tensors), nlohmann::json::object());
@@ -120,8 +128,11 @@ class Checkpoint : public Output {
         return folder_ / name;
     }
 
-    std::string layer_name(Index block, std::size_t layer) const {
-        return llama::block_prefix(block) + layers_[layer].name;
+    std::vector<std::string> layer_names(Index block) const {
+        std::vector<std::string> names;
+        for (const llama::LayerSpec& layer : llama::layers_of(config_, block))
+            names.push_back(llama::block_prefix(block) + layer.name);
+        return names;
     }
 
     /// Neither the folder of the source nor one in it, by whatever names.
@@ -291,9 +302,8 @@ class Checkpoint : public Output {
     }
 
     std::filesystem::path folder_, source_;
+    llama::Config config_;
     Index blocks_;
-    std::vector<llama::LayerSpec> layers_;  // of each block
-    std::vector<llama::NormSpec> norms_;
     std::vector<bool> has_block_;
     residua::io::GPTQConfig format_;
     nlohmann::json rotation_;

@@ -186,8 +186,10 @@ class Tensors {
 /// What llama.cpp divides the rates of the rotary embedding by.
 std::vector<float> rotary_factors(const llama::Config& config) {
     std::vector<float> factors;
-    for (Index i = 0; i < config.head_size / 2; ++i)
-        factors.push_back(float(1 / config.rotary_scaling->slowing(config.rotary_rate(i))));
+    for (Index i = 0; i < config.head_size / 2; ++i) {
+        const double rate = config.rotary.rate(i, config.head_size);
+        factors.push_back(float(1 / config.rotary.scaling->slowing(rate)));
+    }
     return factors;
 }
 
@@ -216,8 +218,10 @@ GGUFOutput::GGUFOutput(std::filesystem::path file, std::filesystem::path source,
     if (file_.has_parent_path()) std::filesystem::create_directories(file_.parent_path());
     require_new_file("--output", file_, existing == Existing::Overwrite);
     const nlohmann::json json = io::read_json(source / "config.json");
-    const std::string model_type = json.value("model_type", "llama");
-    architecture_ = model_type == "mistral" ? "llama" : model_type;
+    const bool is_known = c.type == "llama" || c.type == "mistral" || c.type == "qwen2" || c.type == "qwen3";
+    require(is_known, "--format gguf: model_type is", c.type, "llama, mistral, qwen2 or qwen3");
+    require(c.rotary.divisor == 1, "--format gguf: rope_type is", "linear", "default or llama3");
+    architecture_ = c.type == "mistral" ? "llama" : c.type;
     const auto number = [&](const std::string& key, Index value) {
         metadata_.push_back({architecture_ + "." + key, static_cast<std::uint32_t>(value)});
     };
@@ -238,7 +242,7 @@ GGUFOutput::GGUFOutput(std::filesystem::path file, std::filesystem::path source,
     number("attention.value_length", c.head_size);
     number("rope.dimension_count", c.head_size);
     real("attention.layer_norm_rms_epsilon", double(c.norm_epsilon));
-    real("rope.freq_base", c.rotary_base);
+    real("rope.freq_base", c.rotary.base);
     const auto tokenizer = tokenizer_metadata(source, c);
     metadata_.insert(metadata_.end(), tokenizer.begin(), tokenizer.end());
 }
@@ -253,7 +257,7 @@ void GGUFOutput::finish(const llama::Model& model, bool) {
     tensors.add_half("token_embd.weight", model.embedding);
     tensors.add_vector("output_norm.weight", model.norm);
     if (!c.tied_head) tensors.add_half("output.weight", model.head);
-    if (c.rotary_scaling) tensors.add_vector("rope_freqs.weight", rotary_factors(c));
+    if (c.rotary.scaling) tensors.add_vector("rope_freqs.weight", rotary_factors(c));
     for (Index i = 0; i < c.blocks; ++i) {
         const llama::Block& block = model.blocks[std::size_t(i)];
         for (const llama::NormSpec& norm : llama::norms_of(c))

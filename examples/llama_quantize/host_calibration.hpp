@@ -1,6 +1,7 @@
 #pragma once
 
 #include <algorithm>
+#include <memory>
 #include <numeric>
 
 #include "../llama/runner.hpp"
@@ -39,11 +40,11 @@ class HostCalibration : public Calibration {
         });
     }
 
-    void accumulate(llama::Input input, const Kinds& kinds) override {
-        const auto& layers = block_->layers;
-        const auto reader =
-            std::ranges::find(layers, input, [](const auto& layer) { return layer.spec.input; });
-        accumulate(reader->spec.in, kinds);
+    Index accumulate(const Readers& readers, const Kinds& kinds) override {
+        const auto reader = std::ranges::find_if(block_->layers, [&](const llama::BlockLayer& layer) {
+            return layer.spec.input == readers.input && layer.spec.expert == readers.expert;
+        });
+        return accumulate(readers, reader->spec.in, kinds);
     }
 
     residua::Report solve(const std::string& method, std::size_t layer) override {
@@ -62,14 +63,16 @@ class HostCalibration : public Calibration {
     }
 
     std::array<double, 2> output_errors(std::size_t layer) override {
+        const llama::LayerSpec& spec = block_->layers[layer].spec;
+        const Readers readers{spec.input, spec.expert};
         const llama::Linear& reference = reference_block_.layers[layer].linear;
         const llama::Linear& quantized = block_->layers[layer].linear;
         std::vector<double> difference(std::size_t(selection_.samples)), size(difference.size());
         executor_(selection_.samples, [&](Index i) {
             const auto at = std::size_t(i);
-            const llama::Rows wanted = reference(reference_[at].input);
+            const llama::Rows wanted = reference(*read_reference(readers, i));
             size[at] = wanted.cast<double>().squaredNorm();
-            difference[at] = (quantized(quantized_[at].input) - wanted).cast<double>().squaredNorm();
+            difference[at] = (quantized(*read(readers, i)) - wanted).cast<double>().squaredNorm();
         });
         return {std::accumulate(difference.begin(), difference.end(), 0.0),
                 std::accumulate(size.begin(), size.end(), 0.0)};
@@ -91,7 +94,7 @@ class HostCalibration : public Calibration {
         each([&](const llama::Runner& runner, const llama::Block&, llama::Activations& a) {
             runner.leave(model_, a);
         });
-        accumulate(model_.norm.size(), {.reference = true});
+        accumulate({llama::Input::Down}, model_.norm.size(), {.reference = true});
         const auto gains = solver_.final_norm_gains(llama::view(std::as_const(model_.head)));
         if (gains)
             model_.norm.array() *=
@@ -121,44 +124,79 @@ class HostCalibration : public Calibration {
         });
     }
 
-    /// Gives the inputs, of so many features, to the solver.
-    void accumulate(Index features, const Kinds& kinds) const {
+    /// Rows of a window, or made from them.
+    using SomeRows = std::shared_ptr<const llama::Rows>;
+
+    /// Without a copy, and without a share in `rows`.
+    static SomeRows shared(const llama::Rows& rows) { return {SomeRows(), &rows}; }
+
+    /// Gives what `readers` read, of so many features, to the solver.
+    Index accumulate(const Readers& readers, Index features, const Kinds& kinds) const {
         solver_.start(features);
         Index segment = 0;
+        Index all = 0;
         for (Index first = 0; first < Index(quantized_.size());) {
             while (selection_.ends[std::size_t(segment)] == first) ++segment;
             Index last = first;
             Index tokens = 0;
             for (; last < selection_.ends[std::size_t(segment)] && tokens < batch_tokens; ++last)
-                tokens += quantized_[std::size_t(last)].input.rows();
-            const auto stack = [&](bool is_wanted, const auto& windows,
-                                   llama::Rows llama::Activations::*rows) {
-                return is_wanted ? stacked(windows, std::size_t(first), std::size_t(last), rows)
-                                 : llama::Rows();
-            };
-            const llama::Rows x = stack(true, quantized_, &llama::Activations::input);
-            const llama::Rows x_fp = stack(kinds.reference, reference_, &llama::Activations::input);
-            const llama::Rows h = stack(kinds.stream, quantized_, &llama::Activations::residual);
-            const llama::Rows h_fp = stack(kinds.stream, reference_, &llama::Activations::residual);
-            TokenBatch<float> batch{.segment = first_segment_ + segment, .x = llama::view(x)};
-            if (kinds.reference) batch.x_fp = llama::view(x_fp);
-            if (kinds.stream) batch.stream = {llama::view(h), llama::view(h_fp)};
-            solver_.accumulate(batch);
+                tokens += rows_read(readers, last);
+            if (tokens > 0) {
+                const auto stack = [&](bool is_wanted, auto rows_of) {
+                    return is_wanted ? stacked(first, last, tokens, rows_of) : llama::Rows();
+                };
+                const auto stream = [](const std::vector<llama::Activations>& windows) {
+                    return [&](Index i) { return shared(windows[std::size_t(i)].residual); };
+                };
+                const llama::Rows x = stack(true, [&](Index i) { return read(readers, i); });
+                const llama::Rows x_fp =
+                    stack(kinds.reference, [&](Index i) { return read_reference(readers, i); });
+                const llama::Rows h = stack(kinds.stream, stream(quantized_));
+                const llama::Rows h_fp = stack(kinds.stream, stream(reference_));
+                TokenBatch<float> batch{.segment = first_segment_ + segment, .x = llama::view(x)};
+                if (kinds.reference) batch.x_fp = llama::view(x_fp);
+                if (kinds.stream) batch.stream = {llama::view(h), llama::view(h_fp)};
+                solver_.accumulate(batch);
+            }
+            all += tokens;
             first = last;
         }
+        return all;
     }
 
-    /// Rows of windows [first, last), one window below the other.
-    static llama::Rows stacked(const std::vector<llama::Activations>& windows, std::size_t first,
-                               std::size_t last, llama::Rows llama::Activations::*member) {
-        Index tokens = 0;
-        for (std::size_t i = first; i < last; ++i) tokens += (windows[i].*member).rows();
-        llama::Rows rows(tokens, (windows[first].*member).cols());
+    const std::vector<Index>& tokens_of(Index expert, Index window) const {
+        return quantized_[std::size_t(window)].routing.experts[std::size_t(expert)].tokens;
+    }
+
+    Index rows_read(const Readers& readers, Index window) const {
+        return readers.expert == llama::every_token ? quantized_[std::size_t(window)].input.rows()
+                                                    : Index(tokens_of(readers.expert, window).size());
+    }
+
+    SomeRows read(const Readers& readers, Index window) const {
+        return read(readers, runner_, *block_, quantized_, window);
+    }
+    SomeRows read_reference(const Readers& readers, Index window) const {
+        return read(readers, reference_runner_, reference_block_, reference_, window);
+    }
+    SomeRows read(const Readers& readers, const llama::Runner& runner, const llama::Block& block,
+                  const std::vector<llama::Activations>& windows, Index window) const {
+        const llama::Activations& a = windows[std::size_t(window)];
+        if (readers.expert == llama::every_token) return shared(a.input);
+        return std::make_shared<llama::Rows>(
+            runner.expert_input(block, readers.input, readers.expert, a, tokens_of(readers.expert, window)));
+    }
+
+    /// Of windows [first, last), which have `count` rows, one below the other.
+    template <class RowsOf>
+    static llama::Rows stacked(Index first, Index last, Index count, RowsOf rows_of) {
+        llama::Rows rows;
         Index at = 0;
-        for (std::size_t i = first; i < last; ++i) {
-            const llama::Rows& part = windows[i].*member;
-            rows.middleRows(at, part.rows()) = part;
-            at += part.rows();
+        for (Index i = first; i < last; ++i) {
+            const SomeRows part = rows_of(i);
+            if (rows.size() == 0) rows.resize(count, part->cols());
+            rows.middleRows(at, part->rows()) = *part;
+            at += part->rows();
         }
         return rows;
     }

@@ -19,6 +19,7 @@
 #include <iostream>
 #include <map>
 
+#include "../llama/cuda/requirements.hpp"
 #include "../support/memory.hpp"
 #include "checkpoint.hpp"
 #include "cpu_engine.hpp"
@@ -101,6 +102,9 @@ class Comparison {
                                           settings_.evaluation_windows);
         calibration_ = llama::read_windows(settings_.calibration, config.vocabulary, settings_.window,
                                            settings_.calibration_windows);
+        if (settings_.device == "cuda")
+            llama::cuda::require_supported(
+                config, std::max(llama::longest(calibration_), llama::longest(evaluation_)));
         if (ranks_.rank() == 0) {
             std::fprintf(stderr, "%s: %td blocks, %zu windows to calibrate on, %zu to evaluate\n",
                          settings_.model.c_str(), config.blocks, calibration_.size(), evaluation_.size());
@@ -170,19 +174,25 @@ class Comparison {
         constexpr double size = sizeof(float);
         double tokens = 0;
         for (const auto& window : calibration_) tokens += double(window.size()) / ranks_.size();
-        double block = 0;
+        double all_blocks = 0;
+        double largest_block = 0;
         double widest = 0;
         double largest = 0;
-        for (const llama::LayerSpec& layer : llama::layers_of(c)) {
-            const double weights = double(layer.out) * double(layer.in);
-            block += weights;
-            largest = std::max(largest, weights);
-            widest = std::max(widest, double(layer.in));
+        for (Index i = 0; i < c.blocks; ++i) {
+            double block = 0;
+            for (const llama::LayerSpec& layer : llama::layers_of(c, i)) {
+                const double weights = double(layer.out) * double(layer.in);
+                block += weights;
+                largest = std::max(largest, weights);
+                widest = std::max(widest, double(layer.in));
+            }
+            all_blocks += block;
+            largest_block = std::max(largest_block, block);
         }
-        const double model = 2 * double(c.vocabulary) * double(c.hidden) + double(c.blocks + 1) * block;
+        const double model = 2 * double(c.vocabulary) * double(c.hidden) + all_blocks + largest_block;
         if (settings_.device == "cuda") {  // codes stay here; what is rotated or quantized is read as a whole
             const bool is_whole = settings_.rotation != "none" || c.quantization;
-            return double(c.blocks) * block + (is_whole ? size * model : 0);
+            return all_blocks + (is_whole ? size * model : 0);
         }
         const double streams = 2 * tokens * (double(c.hidden) + widest);
         const double batch = 2 * 8192 * widest;
@@ -270,18 +280,22 @@ class Comparison {
     std::map<std::string, std::unique_ptr<Output>> outputs_;
 };
 
+nlohmann::json number_or_null(double value) {
+    return std::isfinite(value) ? nlohmann::json(value) : nlohmann::json();
+}
+
 nlohmann::json to_json(const Row& row) {
     nlohmann::json layers = nlohmann::json::array();
     for (const LayerRecord& layer : row.layers)
         layers.push_back({{"name", layer.name},
-                          {"output_error", layer.output_error},
+                          {"output_error", number_or_null(layer.output_error)},
                           {"objective", layer.objective},
                           {"damping", layer.damping},
                           {"degradation", layer.degradation.text()},
                           {"seconds", layer.seconds}});
     return {{"method", row.method},
             {"status", row.status},
-            {"perplexity", std::isfinite(row.perplexity) ? nlohmann::json(row.perplexity) : nlohmann::json()},
+            {"perplexity", number_or_null(row.perplexity)},
             {"seconds", row.seconds},
             {"layers", layers}};
 }
@@ -322,22 +336,23 @@ bool warn(const std::vector<Row>& rows) {
 }
 
 void plot(const std::vector<Row>& rows, const Settings& settings) {
-    const auto blocks = std::size_t(llama::Config::read(settings.model).blocks);
     std::vector<Series> series;
-    std::vector<std::string> ticks;
-    std::size_t layers = 1;  // of a block
+    std::vector<Tick> ticks;
     for (const Row& row : rows) {
         if (row.layers.empty()) continue;
         Series& line = series.emplace_back(Series{row.method, {}});
         for (const LayerRecord& layer : row.layers) line.values.push_back(layer.output_error);
-        layers = row.layers.size() / blocks;
         ticks.clear();
-        for (std::size_t i = 0; i < blocks; ++i) ticks.push_back("block " + std::to_string(i));
+        for (std::size_t i = 0; i < row.layers.size(); ++i) {
+            const Index block = row.layers[i].block;
+            if (i == 0 || row.layers[i - 1].block != block)
+                ticks.push_back({i, "block " + std::to_string(block)});
+        }
     }
     write_line_chart(
         settings.plot,
         "Output error of each linear layer, " + std::to_string(settings.solve.grid.bits) + " bits",
-        "|Q x - W x_fp| / |W x_fp|", series, ticks, int(layers));
+        "|Q x - W x_fp| / |W x_fp|", series, ticks);
 }
 
 }  // namespace

@@ -28,8 +28,7 @@ std::string escape(const std::string& text) {
 }  // namespace
 
 void write_line_chart(const std::filesystem::path& path, const std::string& title, const std::string& y_label,
-                      const std::vector<Series>& series, const std::vector<std::string>& ticks,
-                      int ticks_apart) {
+                      const std::vector<Series>& series, const std::vector<Tick>& ticks) {
     double low = HUGE_VAL, high = 0;
     std::size_t count = 2;
     for (const Series& line : series) {
@@ -64,11 +63,11 @@ void write_line_chart(const std::filesystem::path& path, const std::string& titl
                 left, y(value), width - right, left - 8, y(value) + 4, value);
         }
     }
-    for (std::size_t i = 0; i < ticks.size(); ++i) {
-        const double at = x(double(i) * ticks_apart);
+    for (const Tick& tick : ticks) {
+        const double at = x(double(tick.position));
         svg += format("<path d=\"M%.1f %gV%g\" stroke=\"#ddd\"/><text x=\"%.1f\" y=\"%g\">", at, top,
                       height - bottom, at + 3, height - bottom + 18) +
-               escape(ticks[i]) + "</text>\n";
+               escape(tick.name) + "</text>\n";
     }
     for (std::size_t s = 0; s < series.size(); ++s) {
         const char* colour = colours[s % colours.size()];

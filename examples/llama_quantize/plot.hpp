@@ -10,7 +10,12 @@ struct Series {
     std::vector<double> values;
 };
 
-/// Writes lines over a logarithmic axis as SVG. `ticks` name every `ticks_apart`-th position. Atomic.
+/// A name on the horizontal axis.
+struct Tick {
+    std::size_t position;  ///< of the value that it stands below
+    std::string name;
+};
+
+/// Writes lines over a logarithmic axis as SVG. Atomic.
 void write_line_chart(const std::filesystem::path& path, const std::string& title, const std::string& y_label,
-                      const std::vector<Series>& series, const std::vector<std::string>& ticks,
-                      int ticks_apart);
+                      const std::vector<Series>& series, const std::vector<Tick>& ticks);

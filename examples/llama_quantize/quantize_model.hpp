@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <functional>
 #include <future>
+#include <optional>
 #include <residua/distributed/broadcast_layer.hpp>
 #include <stdexcept>
 
@@ -15,7 +16,8 @@
 /// What became of one linear layer.
 struct LayerRecord {
     std::string name;
-    double output_error = 0;  ///< |Q x - W x_fp| / |W x_fp| on a sample of the calibration tokens
+    residua::Index block = 0;
+    double output_error = 0;  ///< |Q x - W x_fp| / |W x_fp| on a sample of the tokens; NaN without any
     double objective = 0;     ///< |(W - Q) X|^2 + 2 tr(E D' W') or |(W - Q) X|^2, what the method minimizes
     double damping = 0;
     double seconds = 0;  ///< of the solve
@@ -60,8 +62,9 @@ struct UnsolvedLayer : std::runtime_error {
 
 /// Quantizes the linear layers of all blocks, one block after the other and within a block in the order of the
 /// computation: q, k, v | o | gate, up | down. Blocks that `output` already holds are read from there, others are
-/// written while the next one is quantized. The weights of the last norm come last, where they are asked for. Throws
-/// UnsolvedLayer where a layer cannot be solved.
+/// written while the next one is quantized. Experts have moments of their own; one that no token reaches is rounded to
+/// nearest, and its record says so. The weights of the last norm come last, where they are asked for. Throws UnsolvedLayer
+/// where a layer cannot be solved.
 ///
 /// All ranks do so together, each with some of the windows; `output` is rank 0's alone.
 class ModelQuantizer {
@@ -71,7 +74,6 @@ class ModelQuantizer {
 
     std::vector<LayerRecord> run(Calibration& calibration, Output* output) {
         const llama::Config& config = calibration.config();
-        const std::vector<llama::LayerSpec> layers = llama::layers_of(config);
         const bool reads_moments = ModelMethod::reads_moments(method_.name);
         const bool reads_reference = method_.needs_reference();
         records_.clear();
@@ -81,6 +83,7 @@ class ModelQuantizer {
             done.push_back(known_to_rank_0(output && output->has_block(i)));
         for (block_ = 0; block_ < total_; ++block_) {
             const bool is_done = done[std::size_t(block_)];
+            const std::vector<llama::LayerSpec> layers = llama::layers_of(config, block_);
             QuantizedBlock quantized(layers.size());
             nlohmann::json degraded = nlohmann::json::object();  // by layer, for runs that go on from here
             if (is_done) {
@@ -89,20 +92,28 @@ class ModelQuantizer {
             }
             calibration.enter(block_);
             for (const llama::Input input : llama::inputs) {
-                const bool writes_stream = input == llama::Input::Output || input == llama::Input::Down;
-                if (!is_done && reads_moments)
-                    calibration.accumulate(input, {.reference = reads_reference,
-                                                   .stream = method_.corrects_stream() && writes_stream});
+                std::optional<residua::Index> expert;  // whose tokens have been accumulated
+                residua::Index tokens = 0;             // how many these are
                 for (std::size_t i = 0; i < layers.size(); ++i) {
                     const llama::LayerSpec& layer = layers[i];
                     if (layer.input != input) continue;
-                    LayerRecord record{.name = llama::block_prefix(block_) + layer.name};
+                    if (!is_done && reads_moments && expert != layer.expert) {
+                        expert = layer.expert;
+                        tokens = of_all_ranks(calibration.accumulate(
+                            {input, layer.expert},
+                            {.reference = reads_reference,
+                             .stream = method_.corrects_stream() && writes_stream(config, layer)}));
+                    }
+                    LayerRecord record{.name = llama::block_prefix(block_) + layer.name, .block = block_};
                     report(layer.name, double(i) / double(layers.size()));
                     if (is_done) {
                         record.degradation = degradation_from(degraded, layer.name);
                         calibration.put(i, std::move(quantized[i]));
                     } else {
-                        take_down(calibration.solve(method_.name, i), record);
+                        const bool is_unreached = reads_moments && tokens == 0;
+                        take_down(calibration.solve(is_unreached ? "rtn" : method_.name, i), record);
+                        if (reads_moments && layer.expert != llama::every_token && tokens < layer.in)
+                            record.degradation.expert_tokens = tokens;
                         if (!record.degradation.text().empty())
                             degraded[layer.name] = json_of(record.degradation);
                     }
@@ -121,8 +132,14 @@ class ModelQuantizer {
     }
 
   private:
+    /// Whether the residual stream takes up what the layer puts out, just so.
+    static bool writes_stream(const llama::Config& config, const llama::LayerSpec& layer) {
+        const bool is_last = layer.input == llama::Input::Output || layer.input == llama::Input::Down;
+        return is_last && layer.expert == llama::every_token && !config.output_norms;
+    }
+
     static nlohmann::json json_of(const Degradation& d) {
-        return {d.dead_inputs, d.raised_damping, d.objective, d.rounding, d.rounded_because};
+        return {d.dead_inputs, d.raised_damping, d.objective, d.rounding, d.rounded_because, d.expert_tokens};
     }
 
     /// Its inverse, of a shard whose checksum is right.
@@ -135,6 +152,7 @@ class ModelQuantizer {
         return {.dead_inputs = residua::Index(number(0)),
                 .raised_damping = number(1),
                 .rounded_because = at->at(4).get<std::string>(),
+                .expert_tokens = residua::Index(number(5)),
                 .objective = number(2),
                 .rounding = number(3)};
     }
@@ -165,6 +183,12 @@ class ModelQuantizer {
         if (!gains)
             throw UnsolvedLayer("residua: model.norm: " + std::string(to_string(gains.status)) +
                                 ", damping " + std::to_string(gains.damping));
+    }
+
+    residua::Index of_all_ranks(residua::Index tokens) const {
+        double sum[1] = {double(tokens)};
+        ranks_.sum(std::span<double>(sum), residua::every_rank);
+        return residua::Index(sum[0]);
     }
 
     bool known_to_rank_0(bool fact) const {

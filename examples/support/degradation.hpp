@@ -10,8 +10,10 @@ struct Degradation {
     residua::Index dead_inputs = 0;    ///< whose weights became zero
     double raised_damping = 0;         ///< what it was raised to; 0: not raised
     std::string rounded_because = {};  ///< the status of the method, where rounding took its place
-    double objective = NAN;            ///< what the method minimizes,
-    double rounding = NAN;             ///< and the same of rounding to nearest; NaN where they are not known
+    residua::Index expert_tokens =
+        -1;                  ///< of an expert that fewer tokens reached than it has inputs; 0: rounded
+    double objective = NAN;  ///< what the method minimizes,
+    double rounding = NAN;   ///< and the same of rounding to nearest; NaN where they are not known
 
     static Degradation of(const residua::Report& report) {
         Degradation d;
@@ -33,6 +35,11 @@ struct Degradation {
         std::ostringstream words;
         const auto begin = [&]() -> std::ostream& { return words << (words.tellp() > 0 ? ", " : ""); };
         if (!rounded_because.empty()) begin() << "rounded to nearest because of " << rounded_because;
+        if (expert_tokens == 0)
+            begin() << "no calibration token reached this expert, its weights were rounded to nearest";
+        if (expert_tokens > 0)
+            begin() << "only " << expert_tokens
+                    << " calibration tokens reached this expert, fewer than it has inputs";
         if (dead_inputs > 0) begin() << dead_inputs << " inputs are always zero, their weights became zero";
         if (raised_damping > 0) begin() << "damping was raised to " << raised_damping;
         if (is_worse_than_rounding())

@@ -225,23 +225,6 @@ TEST_CASE("llama on the device: perplexity is that in host memory", "[llama]") {
     CHECK(OnDevice(model).perplexity(windows) == Approx(wanted).epsilon(tolerance));
 }
 
-TEST_CASE("llama on the device: sizes that kernels do not take are refused", "[llama]") {
-    Config c = random_model().config;
-    const auto message = [&] {
-        try {
-            DeviceRunner::check(c);
-        } catch (const std::invalid_argument& error) {
-            return std::string(error.what());
-        }
-        return std::string();
-    };
-    CHECK(message().empty());
-    c.head_size = 12;
-    CHECK(message() == "residua: --device cuda: head_dim is 12, expected a multiple of 8");
-    c.head_size = 264;
-    CHECK(message() == "residua: --device cuda: head_dim is 264, expected at most 256");
-}
-
 TEST_CASE("llama on the device: a quantized layer is dequantized as in host memory", "[llama][sanitize]") {
     constexpr Index out = 5, in = 24, groups = 3;
     auto layer = residua::QuantizedLayer<residua::IntegerGrid>::of_shape(out, in, in / groups, {.bits = 4});

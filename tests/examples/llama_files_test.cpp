@@ -2,6 +2,7 @@
 
 #include <filesystem>
 #include <fstream>
+#include <llama/cuda/requirements.hpp>
 #include <llama/rotation.hpp>
 
 #include "catch.hpp"
@@ -40,8 +41,8 @@ std::string message(const std::function<void()>& f) {
 
 TEST_CASE("llama: both spellings of the rotary settings are read", "[llama]") {
     auto json = llama_config();
-    CHECK(Config::from_json(json).rotary_base == 5e5);
-    CHECK_FALSE(Config::from_json(json).rotary_scaling);
+    CHECK(Config::from_json(json).rotary.base == 5e5);
+    CHECK_FALSE(Config::from_json(json).rotary.scaling);
     CHECK(Config::from_json(json).head_size == 16);
     CHECK_FALSE(Config::from_json(json).head_norms);
 
@@ -51,13 +52,13 @@ TEST_CASE("llama: both spellings of the rotary settings are read", "[llama]") {
                                  {"high_freq_factor", 4.0},
                                  {"original_max_position_embeddings", 8192}};
     json["rope_scaling"] = scaling;
-    CHECK(Config::from_json(json).rotary_scaling->factor == 32);
+    CHECK(Config::from_json(json).rotary.scaling->factor == 32);
     json.erase("rope_scaling");
     json.erase("rope_theta");
     json["rope_parameters"] = scaling;
     json["rope_parameters"]["rope_theta"] = 1e6;
-    CHECK(Config::from_json(json).rotary_base == 1e6);
-    CHECK(Config::from_json(json).rotary_scaling->original_positions == 8192);
+    CHECK(Config::from_json(json).rotary.base == 1e6);
+    CHECK(Config::from_json(json).rotary.scaling->original_positions == 8192);
 }
 
 TEST_CASE("llama: a configuration that the runner does not follow is refused by name", "[llama]") {
@@ -67,7 +68,8 @@ TEST_CASE("llama: a configuration that the runner does not follow is refused by 
         return message([&] { (void)Config::from_json(json); });
     };
     CHECK(with("model_type", "gpt2") ==
-          "residua: config.json: model_type is gpt2, expected llama, mistral, qwen2 or qwen3");
+          "residua: config.json: model_type is gpt2, expected llama, mistral, qwen2, qwen3, "
+          "gemma3_text, mixtral or qwen3_moe");
     CHECK(with("hidden_act", "gelu") == "residua: config.json: hidden_act is gelu, expected silu");
     CHECK(with("num_key_value_heads", 3) ==
           "residua: config.json: num_key_value_heads is 3, expected a divisor of num_attention_heads");
@@ -89,9 +91,51 @@ TEST_CASE("llama: a configuration that the runner does not follow is refused by 
     CHECK(with("rope_scaling", {{"rope_type", "llama3"}})
               .starts_with("residua: config.json: factor is missing, expected a number above 0"));
     CHECK(with("rope_scaling", {{"rope_type", "yarn"}}) ==
-          "residua: config.json: rope_type is yarn, expected default or llama3");
+          "residua: config.json: rope_type is yarn, expected default, linear or llama3");
     CHECK(with("quantization_config", {{"quant_method", "awq"}}) ==
           "residua: config.json: quant_method is awq, expected gptq");
+}
+
+TEST_CASE("llama: which blocks have experts and sliding windows", "[llama]") {
+    auto json = llama_config();
+    json["num_hidden_layers"] = 6;
+    json["sliding_window"] = 16;
+    const auto sliding = [&](const char* type) {
+        json["model_type"] = type;
+        const Config c = Config::from_json(json);
+        std::string blocks;
+        for (Index i = 0; i < c.blocks; ++i) blocks += c.is_sliding(i) ? 's' : '.';
+        return blocks;
+    };
+    CHECK(sliding("llama") == "......");
+    CHECK(sliding("mistral") == "ssssss");
+    CHECK(sliding("qwen2") == "......");
+    json["use_sliding_window"] = true;
+    json["max_window_layers"] = 4;
+    CHECK(sliding("qwen2") == "....ss");
+    CHECK(sliding("gemma3_text") == "sssss.");
+    json["layer_types"] = {"full_attention",    "sliding_attention", "full_attention",
+                           "sliding_attention", "full_attention",    "full_attention"};
+    CHECK(sliding("qwen3") == ".s.s..");
+    json["layer_types"].erase(0);
+    CHECK(message([&] { (void)Config::from_json(json); }) ==
+          "residua: config.json: entries of layer_types: 5, expected 6, one for each block");
+
+    json = llama_config();
+    json["model_type"] = "qwen3_moe";
+    json["num_experts"] = 4;
+    json["num_experts_per_tok"] = 2;
+    json["moe_intermediate_size"] = 32;
+    json["mlp_only_layers"] = {1};
+    const Config c = Config::from_json(json);
+    CHECK(c.has_experts(0));
+    CHECK_FALSE(c.has_experts(1));
+    CHECK(layers_of(c, 0).size() == 4 + 3 * 4);
+    CHECK(layers_of(c, 0).back().name == "mlp.experts.3.down_proj");
+    CHECK(layers_of(c, 1).size() == 7);
+    json["num_experts_per_tok"] = 5;
+    CHECK(message([&] { (void)Config::from_json(json); }) ==
+          "residua: config.json: num_experts_per_tok is 5, expected a whole number from 1 to 4");
 }
 
 TEST_CASE("llama: windows are read from bytes, lines and tensors", "[llama]") {
@@ -151,4 +195,35 @@ TEST_CASE("llama: a rotation from a file must be one", "[llama]") {
           "residua: R1: |Q Q' - I| is 3, expected below 1e-3: an orthogonal matrix");
     CHECK(refusal(turn, stretch).starts_with("residua: model.layers.0.self_attn.R2: |Q Q' - I| is 3"));
     CHECK_FALSE(refusal(broken, turn) == "nothing thrown");
+}
+
+TEST_CASE("llama: the device refuses what its kernels do not compute", "[llama]") {
+    nlohmann::json json = llama_config();
+    json["hidden_size"] = json["intermediate_size"] = 64;
+    json["head_dim"] = 16;
+    const auto refusal = [&](Index positions) {
+        return message([&] { llama::cuda::require_supported(Config::from_json(json), positions); });
+    };
+    for (const char* type : {"llama", "mistral", "qwen2", "qwen3"}) {
+        json["model_type"] = type;
+        CHECK(refusal(1000) == "nothing thrown");
+    }
+    json["model_type"] = "mistral";
+    json["sliding_window"] = 512;
+    CHECK(refusal(512) == "nothing thrown");
+    CHECK(refusal(513) ==
+          "residua: --device cuda: tokens of a window are 513, expected at most 512, sliding_window of "
+          "config.json");
+    json["head_dim"] = 12;
+    CHECK(refusal(1) == "residua: --device cuda: head_dim is 12, expected a multiple of 8");
+    json["head_dim"] = 264;
+    CHECK(refusal(1) == "residua: --device cuda: head_dim is 264, expected at most 256");
+    json["num_experts"] = 4;
+    json["num_experts_per_tok"] = 2;
+    json["moe_intermediate_size"] = 32;
+    for (const std::string type : {"gemma3_text", "mixtral", "qwen3_moe"}) {
+        json["model_type"] = type;
+        CHECK(refusal(1) ==
+              "residua: --device cuda: model_type is " + type + ", expected llama, mistral, qwen2 or qwen3");
+    }
 }

@@ -17,6 +17,7 @@ class RecordingSolver : public LayerSolver {
         Index features = 0;
         std::vector<float> x = {}, x_fp = {}, h = {}, h_fp = {};
         std::vector<Rows> weights = {};
+        std::vector<std::string> methods = {};
     };
     std::vector<Group> groups;
 
@@ -34,7 +35,8 @@ class RecordingSolver : public LayerSolver {
         groups.back().weights.push_back(Eigen::Map<const Rows>(head.data, head.rows, head.cols));
         return {.values = std::vector<float>(std::size_t(head.cols), 1.5f)};
     }
-    SolvedLayer solve(const std::string&, residua::MatrixView<const float> w) override {
+    SolvedLayer solve(const std::string& method, residua::MatrixView<const float> w) override {
+        groups.back().methods.push_back(method);
         groups.back().weights.push_back(Eigen::Map<const Rows>(w.data, w.rows, w.cols));
         SolvedLayer solved;
         solved.layer = {.rows = w.rows, .cols = w.cols, .groups = 1, .grid = {.bits = 8}};
@@ -113,7 +115,7 @@ TEST_CASE("llama_quantize: layers are calibrated on what their quantized predece
     const auto records =
         quantize(model, with, windows, settings, solver, [&](const Progress& p) { parts.push_back(p.part); });
 
-    const std::vector<LayerSpec> layers = layers_of(original.config);
+    const std::vector<LayerSpec> layers = layers_of(original.config, 0);
     const std::size_t points = 8;  // q, k, v | o | gate, up | down, for two blocks
     REQUIRE(solver.groups.size() == points + final_norm);
     for (std::size_t i = 0; i < points; ++i) {
@@ -164,7 +166,7 @@ TEST_CASE("llama_quantize: the output error compares with the full-precision mod
     Model model = original;
     RecordingSolver solver;
     const auto records = quantize(model, {.name = "qep"}, windows, {}, solver);
-    const std::vector<LayerSpec> layers = layers_of(original.config);
+    const std::vector<LayerSpec> layers = layers_of(original.config, 0);
     for (std::size_t i = 0; i < records.size(); ++i) {
         const auto block = Index(i / layers.size());
         const std::size_t layer = i % layers.size();
@@ -178,4 +180,96 @@ TEST_CASE("llama_quantize: the output error compares with the full-precision mod
         CHECK(records[i].output_error ==
               Approx(double((found - wanted).norm() / wanted.norm())).epsilon(tolerance));
     }
+}
+
+namespace {
+
+/// A router that sends no token to the last of five experts: by the sign of one number, to the first and the third
+/// or to the second and the fourth.
+void leave_out_the_last_expert(Block& block) {
+    Rows& router = block.router.weight;
+    const Rows direction = router.row(0);
+    const float factors[] = {1, -1, 0.5f, -0.5f, 0};
+    for (Index e = 0; e < router.rows(); ++e) router.row(e) = factors[e] * direction;
+}
+
+/// The rows of tokens that the router of the first block sends to an expert.
+std::vector<float> rows_of_expert(const Model& model, const Windows& windows, Index expert) {
+    const Runner runner(model.config, longest(windows));
+    std::vector<float> values;
+    for (const auto& window : windows) {
+        Activations a = runner.embed(model, window);
+        const Block& block = model.blocks[0];
+        runner.enter(block, a);
+        for (const Input input : {Input::Attention, Input::Output}) runner.advance(input, block, a);
+        const Rows scores = a.input * block.router.weight.transpose();
+        for (Index t = 0; t < scores.rows(); ++t) {
+            const auto better = (scores.row(t).array() > scores(t, expert)).count();
+            if (better >= model.config.experts.per_token) continue;
+            values.insert(values.end(), a.input.row(t).begin(), a.input.row(t).end());
+        }
+    }
+    return values;
+}
+
+}  // namespace
+
+TEST_CASE("llama_quantize: each expert is calibrated on its own tokens, and is told by name where it has few",
+          "[llama]") {
+    Model original = random_model(Kind::Experts);
+    leave_out_the_last_expert(original.blocks[0]);
+    const Windows windows{{1, 2, 3, 4, 5, 6, 10, 11, 12, 13, 14}, {7, 8, 9}, {30, 20, 10, 0}};
+    Model model = original;
+    RecordingSolver solver;
+    const auto records = quantize(model, {.name = "qep"}, windows, {}, solver);
+
+    // the attention of the first block, two points of five experts, the four points of the second block
+    REQUIRE(solver.groups.size() == 2 + 2 * 5 + 4);
+    REQUIRE(records.size() == 4 + 3 * 5 + 7);
+    std::size_t record = 4;
+    Index sum = 0;
+    for (Index e = 0; e < 5; ++e) {
+        CAPTURE(e);
+        const auto x = rows_of_expert(model, windows, e);
+        const Index tokens = Index(x.size()) / original.config.hidden;
+        sum += tokens;
+        CHECK((tokens == 0) == (e == 4));
+        const RecordingSolver::Group& mlp = solver.groups.at(2 + std::size_t(e));
+        const RecordingSolver::Group& down = solver.groups.at(2 + 5 + std::size_t(e));
+        CHECK(mlp.x == x);
+        CHECK(mlp.x_fp.size() == x.size());
+        CHECK(mlp.features == original.config.hidden);
+        CHECK(down.features == original.config.experts.intermediate);
+        CHECK(mlp.methods == std::vector<std::string>(2, tokens > 0 ? "qep" : "rtn"));
+        CHECK(down.methods == std::vector<std::string>(1, tokens > 0 ? "qep" : "rtn"));
+
+        // what down_proj reads, by the quantized gate and up
+        const Eigen::Map<const Rows> rows(x.data(), tokens, original.config.hidden);
+        const Rows gate = model.blocks[0].at(Role::Gate, e)(rows);
+        const Rows hidden =
+            (gate.array() / (1 + (-gate.array()).exp()) * model.blocks[0].at(Role::Up, e)(rows).array())
+                .matrix();
+        constexpr float tolerance = 1e-4f;  // float in another order
+        REQUIRE(down.x.size() == std::size_t(hidden.size()));
+        for (Index i = 0; i < hidden.size(); ++i)
+            CHECK(std::abs(down.x[std::size_t(i)] - hidden.data()[i]) < tolerance);
+
+        const std::string prefix = "model.layers.0.mlp.experts." + std::to_string(e) + ".";
+        const std::string said =
+            tokens == 0 ? "no calibration token reached this expert, its weights were rounded to nearest"
+                        : "only " + std::to_string(tokens) +
+                              " calibration tokens reached this expert, fewer than it has inputs";
+        for (const char* name : {"gate_proj", "up_proj"}) {
+            CHECK(records.at(record).name == prefix + name);
+            CHECK(records.at(record).degradation.text() == said);
+            ++record;
+        }
+        CHECK(records.at(14 + std::size_t(e)).name == prefix + "down_proj");
+        CHECK((records.at(14 + std::size_t(e)).degradation.expert_tokens == tokens) ==
+              (tokens < original.config.experts.intermediate));
+    }
+    CHECK(sum == 2 * 18);
+    CHECK(records.back().degradation.text().empty());
+    CHECK(std::isnan(records.at(4 + 2 * 4).output_error));  // of an expert without tokens
+    CHECK(model.blocks[0].router.weight == original.blocks[0].router.weight);
 }

@@ -29,6 +29,16 @@ MODELS = {
     "mistral": transformers.MistralConfig(**SMALL, head_dim=16, sliding_window=None),
     "qwen2": transformers.Qwen2Config(**SMALL, tie_word_embeddings=True),
     "qwen3": transformers.Qwen3Config(**SMALL, head_dim=16),
+    "mistral-sliding": transformers.MistralConfig(**SMALL, head_dim=16, sliding_window=16),
+    "qwen2-sliding": transformers.Qwen2Config(**SMALL, use_sliding_window=True, sliding_window=16, max_window_layers=1),
+    "gemma3": transformers.Gemma3TextConfig(**SMALL, head_dim=16, sliding_window=16, query_pre_attn_scalar=20,
+                                            layer_types=["sliding_attention", "full_attention", "sliding_attention"]),
+    "mixtral": transformers.MixtralConfig(**SMALL, num_local_experts=4, num_experts_per_tok=2),
+    "mixtral-sliding": transformers.MixtralConfig(**SMALL, num_local_experts=4, num_experts_per_tok=1, sliding_window=16),
+    "qwen3-moe": transformers.Qwen3MoeConfig(**SMALL, head_dim=16, num_experts=6, num_experts_per_tok=3,
+                                             moe_intermediate_size=32, norm_topk_prob=True, mlp_only_layers=[1]),
+    "qwen3-moe-plain": transformers.Qwen3MoeConfig(**SMALL, head_dim=16, num_experts=6, num_experts_per_tok=2,
+                                                   moe_intermediate_size=32, norm_topk_prob=False),
 }
 
 

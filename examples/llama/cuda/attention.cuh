@@ -220,8 +220,6 @@ __global__ void __launch_bounds__(32 * attention_warps) attention_kernel(Attenti
     }
 }
 
-inline constexpr Index largest_head = 256;
-
 /// `longest`: tokens of the longest of so many windows. The head size is a multiple of 8, at most 256.
 inline void attention(cudaStream_t stream, const AttentionTask& task, Index windows, Index longest) {
     if (windows == 0 || longest == 0) return;

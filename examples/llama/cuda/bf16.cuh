@@ -1,14 +1,11 @@
 #pragma once
 
-#include <residua/core/types.hpp>
+#include "requirements.hpp"
 
 /// bfloat16 values as kernels move them: eight at a time, in 16 bytes, with arithmetic in float.
 namespace llama::cuda {
 
 using residua::bfloat16;
-using residua::Index;
-
-inline constexpr int vector_width = 8;
 
 /// Two neighbours in a register, the first one in its lower half.
 __device__ inline std::uint32_t pack(float first, float second) {

@@ -74,15 +74,15 @@ using BlockWeights = std::vector<MatrixView<const bfloat16>>;
 /// and the residual stream in float. Memory besides the activations is bounded by a run of windows.
 class DeviceRunner {
   public:
-    /// `gpu` must outlive the runner. Throws std::invalid_argument for sizes that the kernels do not take.
+    /// `gpu` must outlive the runner. Throws what require_supported() throws.
     DeviceRunner(CudaBackend& gpu, const Config& config, Index positions,
                  const ActivationSettings& settings = {})
         : gpu_(gpu),
           config_(config),
           settings_(settings),
-          rotary_(gpu, RotaryEmbedding(config, positions), config.head_size) {
-        check(config);
-        const std::vector<LayerSpec> layers = layers_of(config);
+          rotary_(gpu, RotaryEmbedding(config.rotary, config.head_size, positions), config.head_size) {
+        require_supported(config, positions);
+        const std::vector<LayerSpec> layers = layers_of(config, 0);  // the same in every block
         for (std::size_t i = 0; i < layers.size(); ++i) at_[std::size_t(layers[i].role)] = i;
         if (!config.online_hadamard) return;
         const OnlineRotations rotations(config);
@@ -92,18 +92,6 @@ class DeviceRunner {
     }
 
     const Config& config() const { return config_; }
-
-    static void check(const Config& c) {
-        const auto divides = [](const char* name, Index value) {
-            residua::require(value % vector_width == 0, std::string("--device cuda: ") + name + " is", value,
-                             "a multiple of 8");
-        };
-        divides("hidden_size", c.hidden);
-        divides("intermediate_size", c.intermediate);
-        divides("head_dim", c.head_size);
-        residua::require(c.head_size <= largest_head, "--device cuda: head_dim is", c.head_size,
-                         "at most 256");
-    }
 
     DeviceActivations embed(MatrixView<const bfloat16> embedding, const DeviceWindows& windows) const {
         DeviceActivations a{.residual = gpu_.allocate<float>(windows.tokens(), config_.hidden)};

@@ -120,7 +120,7 @@ class BlockLoader {
     /// All must outlive the loader.
     BlockLoader(CudaBackend& gpu, const Config& config, const TensorSource& source)
         : gpu_(gpu),
-          layers_(layers_of(config)),
+          layers_(layers_of(config, 0)),
           norms_(norms_of(config)),
           blocks_(config.blocks),
           source_(source),

@@ -42,7 +42,10 @@ class CudaCalibration : public Calibration {
         runner_.enter(block_, quantized_);
     }
 
-    void accumulate(llama::Input, const Kinds& kinds) override { accumulate(kinds); }
+    Index accumulate(const Readers&, const Kinds& kinds) override {
+        accumulate(kinds);
+        return windows_.tokens();
+    }
 
     residua::Report solve(const std::string& method, std::size_t layer) override {
         const auto weights = block_.layers[layer].weight.exact(gpu());

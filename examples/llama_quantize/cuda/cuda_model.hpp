@@ -43,7 +43,6 @@ class CudaModel {
               const SolveSettings& settings, Ranks& ranks, const Cooperation& cooperation)
         : model_(std::move(model)), source_(std::move(source)), solver_(settings, ranks, cooperation) {
         const llama::Config& c = config();
-        llama::cuda::DeviceRunner::check(c);
         embedding_ =
             llama::cuda::fetch_tensor(gpu(), *source_, "model.embed_tokens.weight", c.vocabulary, c.hidden);
         if (!c.tied_head)
