@@ -14,6 +14,7 @@
 #include <map>
 #include <thread>
 
+#include "../examples/llama_quantize/checkpoint_format.hpp"
 #include "../examples/llama_quantize/cuda/cuda_engine.hpp"
 #include "../examples/llama_quantize/quantize_model.hpp"
 
@@ -74,16 +75,17 @@ class Packing : public Output {
     bool has_block(Index) const override { return false; }
     void write_block(Index, const QuantizedBlock& layers, const nlohmann::json&) override {
         const auto start = Clock::now();
-        for (const auto& layer : packed(layers, residua::io::GPTQVersion::V2)) words_ += layer.qweight.size();
+        for (const auto& layer : packed(layers, CheckpointFormat(residua::io::GPTQConfig{})))
+            for (const StoredTensor& tensor : layer) bytes_ += tensor.bytes.size();
         seconds += seconds_since(start);
     }
     QuantizedBlock read_block(Index, nlohmann::json&) const override { return {}; }
     void finish(const llama::Model&, bool) override {}
 
-    std::size_t words() const { return words_; }
+    std::size_t bytes() const { return bytes_; }
 
   private:
-    std::size_t words_ = 0;
+    std::size_t bytes_ = 0;
 };
 
 /// Another calibration whose stages are timed, each with the device idle before and after it.
@@ -97,8 +99,10 @@ class TimedCalibration : public Calibration {
     void enter(Index block) override {
         timed("forward", [&] { inner_.enter(block); });
     }
-    void accumulate(llama::Input input, const Kinds& kinds) override {
-        timed("accumulate", [&] { inner_.accumulate(input, kinds); });
+    Index accumulate(const Readers& readers, const Kinds& kinds) override {
+        Index tokens = 0;
+        timed("accumulate", [&] { tokens = inner_.accumulate(readers, kinds); });
+        return tokens;
     }
     residua::Report solve(const std::string& method, std::size_t layer) override {
         residua::Report report;
@@ -193,8 +197,8 @@ void run(const char* title, const ModelMethod& method, int rounds, const Task& t
     for (const LayerRecord& record : records) error = std::max(error, record.output_error);
     std::printf("%-22s %8.2f s", title, all);
     for (const auto& [stage, seconds] : timed.seconds) std::printf("  %s %.2f", stage.c_str(), seconds);
-    std::printf("  pack %.2f  %.1f GB  largest output error %.3f  %zu words\n", packing.seconds,
-                1e-9 * used_memory(), error, packing.words());
+    std::printf("  pack %.2f  %.1f GB  largest output error %.3f  %zu bytes\n", packing.seconds,
+                1e-9 * used_memory(), error, packing.bytes());
     std::fflush(stdout);
 }
 

@@ -6,6 +6,8 @@
 #include <string_view>
 #include <vector>
 
+#include "../support/stored_layer.hpp"
+
 /// A tensor as the file lists it.
 struct ListedTensor {
     std::string name, type, shape;
@@ -76,8 +78,8 @@ class QuantizedGGUF {
     residua::io::GGUFFile file_;
 };
 
-/// A file, an index or a folder of safetensors: a matrix <layer>.qweight or <layer>.weight_packed makes a
-/// layer; those of experts, of rank 3, are only listed.
+/// A file, an index or a folder of safetensors: <layer>.qweight, <layer>.weight_packed or <layer>.weight.absmax makes a
+/// layer; those of several experts in one tensor, of rank 3, are only listed.
 class QuantizedCheckpoint {
   public:
     explicit QuantizedCheckpoint(const std::string& path)
@@ -93,8 +95,8 @@ class QuantizedCheckpoint {
     std::vector<std::string> layers() const {
         std::vector<std::string> names;
         for (const auto& tensor : file_.tensors()) {
-            for (const std::string_view suffix : {".qweight", ".weight_packed"}) {
-                if (tensor.name.ends_with(suffix) && tensor.shape.size() == 2)
+            for (const std::string_view suffix : {".qweight", ".weight_packed", ".weight.absmax"}) {
+                if (tensor.name.ends_with(suffix) && tensor.shape.size() <= 2)
                     names.push_back(tensor.name.substr(0, tensor.name.size() - suffix.size()));
             }
         }
@@ -104,18 +106,8 @@ class QuantizedCheckpoint {
     /// f(format, QuantizedLayer<G>)
     template <class F>
     void visit(const std::string& name, F f) const {
-        using namespace residua;
-        if (file_.contains(name + ".qweight")) {
-            const auto settings = io::GPTQConfig::from_json(config_);
-            f(settings.version == io::GPTQVersion::V1 ? "GPTQ v1" : "GPTQ v2",
-              io::unpack_gptq(io::read_gptq(file_, name, settings.bits, settings.version)));
-        } else if (file_.contains(name + ".weight_shape")) {
-            f("pack-quantized", io::unpack_quantized(io::read_pack_quantized(file_, name, config_)));
-        } else if (const auto fp4 = io::read_fp4(file_, name); fp4.is_nvfp4) {
-            f("NVFP4", io::unpack_nvfp4(fp4));
-        } else {
-            f("MXFP4", io::unpack_mxfp4(fp4));
-        }
+        residua::require(visit_stored_layer(file_, name, config_, f), "layer '" + name + "' is",
+                         "not quantized", "one of a format of the library");
     }
 
   private:

@@ -11,6 +11,7 @@
 #include <set>
 #include <sstream>
 #include <string>
+#include <string_view>
 #include <vector>
 
 namespace llama {
@@ -86,11 +87,12 @@ struct Config {
     float embedding_scale = 1;
     double query_scalar = 0;  ///< scores are q k' / sqrt of it; 0: of head_size
 
-    /// Online Hadamard transforms before o_proj and down_proj, which this project's rotated checkpoints ask
-    /// for.
+    /// Online Hadamard transforms before o_proj and down_proj. Checkpoints that need them have a model_type of their
+    /// own, so that no program runs them without.
     bool online_hadamard = false;
+    static constexpr std::string_view online_hadamard_prefix = "residua_online_hadamard_";
 
-    std::optional<residua::io::GPTQConfig> quantization;  ///< of a quantized checkpoint
+    nlohmann::json quantization;  ///< quantization_config of a quantized checkpoint, null of others
 
     Index query_size() const { return heads * head_size; }
     Index key_value_size() const { return key_value_heads * head_size; }
@@ -116,24 +118,28 @@ struct Config {
     static Config from_json(const nlohmann::json& json) {
         Config c;
         c.type = json.value("model_type", "llama");
+        if (c.type.starts_with(online_hadamard_prefix)) {
+            c.online_hadamard = true;
+            c.type.erase(0, online_hadamard_prefix.size());
+        }
         const std::set<std::string> known{"llama",       "mistral", "qwen2",    "qwen3",
                                           "gemma3_text", "mixtral", "qwen3_moe"};
         residua::require(known.contains(c.type), "config.json: model_type is", c.type,
                          "llama, mistral, qwen2, qwen3, gemma3_text, mixtral or qwen3_moe");
         const bool is_gemma = c.type == "gemma3_text";
         c.head_norms = is_gemma || c.type == "qwen3" || c.type == "qwen3_moe";
-        c.hidden = whole(json, "hidden_size", 1, largest);
-        c.intermediate = whole(json, "intermediate_size", 1, largest);
-        c.blocks = whole(json, "num_hidden_layers", 1, largest);
-        c.heads = whole(json, "num_attention_heads", 1, largest);
-        c.vocabulary = whole(json, "vocab_size", 1, largest);
+        c.hidden = whole(json, "hidden_size", 1, largest_size);
+        c.intermediate = whole(json, "intermediate_size", 1, largest_size);
+        c.blocks = whole(json, "num_hidden_layers", 1, largest_size);
+        c.heads = whole(json, "num_attention_heads", 1, largest_size);
+        c.vocabulary = whole(json, "vocab_size", 1, largest_size);
         c.key_value_heads = whole(json, "num_key_value_heads", 1, c.heads, c.heads);
         residua::require(c.heads % c.key_value_heads == 0, "config.json: num_key_value_heads is",
                          c.key_value_heads, "a divisor of num_attention_heads");
-        c.head_size = whole(json, "head_dim", 1, largest, is_gemma ? 256 : c.hidden / c.heads);
+        c.head_size = whole(json, "head_dim", 1, largest_size, is_gemma ? 256 : c.hidden / c.heads);
         residua::require(c.head_size >= 2 && c.head_size % 2 == 0, "config.json: head_dim is", c.head_size,
                          "even, at least 2");
-        residua::require(c.query_size() <= largest, "config.json: head_dim * num_attention_heads is",
+        residua::require(c.query_size() <= largest_size, "config.json: head_dim * num_attention_heads is",
                          c.query_size(), "at most 2^24");
         c.norm_epsilon = float(number(json, "rms_norm_eps", 0, 1, 1e-6));
         c.tied_head = json.value("tie_word_embeddings", is_gemma);
@@ -146,18 +152,18 @@ struct Config {
         }
         if (c.type == "mixtral" || c.type == "qwen3_moe") c.read_experts(json);
         c.read_sliding(json);
-        if (const auto rotation = json.find("residua_rotation"); rotation != json.end())
-            c.online_hadamard = rotation->value("online_hadamard", false);
         if (const auto quantized = json.find("quantization_config"); quantized != json.end()) {
             const std::string method = quantized->value("quant_method", "");
-            residua::require(method == "gptq", "config.json: quant_method is", method, "gptq");
-            c.quantization = residua::io::GPTQConfig::from_json(*quantized);
+            residua::require(method == "gptq" || method == "compressed-tensors" || method == "bitsandbytes",
+                             "config.json: quant_method is", method,
+                             "gptq, compressed-tensors or bitsandbytes");
+            c.quantization = *quantized;
         }
         return c;
     }
 
   private:
-    static constexpr Index largest = Index(1) << 24;
+    static constexpr Index largest_size = Index(1) << 24;
 
     static bool is_null(const nlohmann::json& json, const char* name) {
         const auto at = json.find(name);
@@ -231,7 +237,7 @@ struct Config {
         output_norms = true;
         norm_offset = 1;
         embedding_scale = float(std::sqrt(double(hidden)));
-        query_scalar = number(json, "query_pre_attn_scalar", 0, double(largest), 256);
+        query_scalar = number(json, "query_pre_attn_scalar", 0, double(largest_size), 256);
         constexpr double base = 1e6, local_base = 1e4;
         const auto parameters = json.find("rope_parameters");
         if (parameters != json.end() && parameters->is_object() && parameters->contains("full_attention")) {
@@ -252,11 +258,12 @@ struct Config {
         const char* count = is_null(json, "num_experts") ? "num_local_experts" : "num_experts";
         experts.count = whole(json, count, 1, 1 << 16);
         experts.per_token = whole(json, "num_experts_per_tok", 1, experts.count);
-        experts.intermediate = is_mixtral ? intermediate : whole(json, "moe_intermediate_size", 1, largest);
+        experts.intermediate =
+            is_mixtral ? intermediate : whole(json, "moe_intermediate_size", 1, largest_size);
         experts.renormalizes = is_mixtral || json.value("norm_topk_prob", false);
         experts.mixtral_names = is_mixtral;
         if (is_mixtral) return;
-        const Index step = whole(json, "decoder_sparse_step", 1, largest, 1);
+        const Index step = whole(json, "decoder_sparse_step", 1, largest_size, 1);
         sparse.assign(std::size_t(blocks), true);
         for (Index i = 0; i < blocks; ++i) sparse[std::size_t(i)] = (i + 1) % step == 0;
         if (is_null(json, "mlp_only_layers")) return;
@@ -274,7 +281,7 @@ struct Config {
         const bool is_gemma = type == "gemma3_text";
         if (type == "llama" || (is_qwen && !json.value("use_sliding_window", false))) return;
         if (is_null(json, "sliding_window") && !is_gemma) return;
-        sliding_window = whole(json, "sliding_window", 1, largest, 4096);
+        sliding_window = whole(json, "sliding_window", 1, largest_size, 4096);
         sliding.assign(std::size_t(blocks), true);
         if (const auto types = json.find("layer_types"); types != json.end() && types->is_array()) {
             residua::require(Index(types->size()) == blocks,
@@ -288,10 +295,10 @@ struct Config {
                 sliding[i] = kind == "sliding_attention";
             }
         } else if (is_gemma) {
-            const Index pattern = whole(json, "sliding_window_pattern", 1, largest, 6);
+            const Index pattern = whole(json, "sliding_window_pattern", 1, largest_size, 6);
             for (Index i = 0; i < blocks; ++i) sliding[std::size_t(i)] = (i + 1) % pattern != 0;
         } else if (type == "qwen2" || type == "qwen3") {
-            const Index first = whole(json, "max_window_layers", 0, largest, 28);
+            const Index first = whole(json, "max_window_layers", 0, largest_size, 28);
             for (Index i = 0; i < blocks; ++i) sliding[std::size_t(i)] = i >= first;
         }
     }

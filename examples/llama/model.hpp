@@ -10,6 +10,7 @@
 #include <utility>
 #include <vector>
 
+#include "../support/stored_layer.hpp"
 #include "../support/text.hpp"
 #include "config.hpp"
 
@@ -173,21 +174,20 @@ inline Vector read_vector(const residua::io::TensorTable& file, const std::strin
     return vector;
 }
 
-/// Dequantized where the checkpoint holds it in the GPTQ format.
+/// Dequantized where the checkpoint holds it in a format of the library.
 inline Linear read_linear(const residua::io::TensorTable& file, const std::string& name, Index out, Index in,
-                          const std::optional<residua::io::GPTQConfig>& quantization) {
+                          const nlohmann::json& quantization) {
     Linear layer;
-    if (quantization && file.contains(name + ".qweight")) {
-        const auto values = residua::io::unpack_gptq(
-                                residua::io::read_gptq(file, name, quantization->bits, quantization->version))
-                                .dequantize();
-        residua::require(values.rows() == out && values.cols() == in,
-                         file.source() + ": elements of " + name + ":", values.rows() * values.cols(),
-                         std::to_string(out) + " x " + std::to_string(in) + " by config.json");
-        layer.weight = Eigen::Map<const Rows>(values.data(), out, in);
-    } else {
-        layer.weight = read_matrix(file, name + ".weight", out, in);
-    }
+    const bool is_quantized =
+        !quantization.is_null() &&
+        visit_stored_layer(file, name, quantization, [&](const char*, const auto& stored) {
+            residua::require(stored.rows == out && stored.cols == in,
+                             file.source() + ": elements of " + name + ":", stored.rows * stored.cols,
+                             std::to_string(out) + " x " + std::to_string(in) + " by config.json");
+            const auto values = stored.dequantize();
+            layer.weight = Eigen::Map<const Rows>(values.data(), out, in);
+        });
+    if (!is_quantized) layer.weight = read_matrix(file, name + ".weight", out, in);
     if (file.contains(name + ".bias")) layer.bias = read_vector(file, name + ".bias", out);
     return layer;
 }
@@ -198,7 +198,7 @@ inline Linear read_linear(const residua::io::TensorTable& file, const std::strin
 enum class Matrices { Read, LeaveOut };
 
 /// Reads a checkpoint of Hugging Face's layout: `folder` with config.json and one or more safetensors files,
-/// plain or in the GPTQ format. Throws std::invalid_argument where a tensor does not have the shape that
+/// plain or in a quantized format of the library. Throws std::invalid_argument where a tensor does not have the shape that
 /// config.json asks for.
 inline Model read_model(const std::filesystem::path& folder, Matrices matrices = Matrices::Read) {
     const residua::io::SafetensorsCheckpoint file(folder);

@@ -70,6 +70,23 @@ inline Windows windows_of_bytes(std::string_view text, Index length) {
 
 }  // namespace detail
 
+/// Keeps at most `limit` windows (0: all). Throws where none is left or a token is not in the vocabulary.
+inline void finish_windows(Windows& windows, const std::filesystem::path& path, Index vocabulary,
+                           Index length, Index limit) {
+    if (limit > 0 && limit < Index(windows.size())) windows.resize(std::size_t(limit));
+    residua::require(!windows.empty(),
+                     path.string() + ": windows of " + std::to_string(length) + " tokens:", 0, "at least 1");
+    for (const auto& window : windows) {
+        residua::require(window.size() >= 2, path.string() + ": a window has tokens:", window.size(),
+                         "at least 2");
+        for (const Token token : window) {
+            if (token < 0 || token >= vocabulary)
+                residua::reject(path.string() + ": a token is", token,
+                                "0 to " + std::to_string(vocabulary - 1) + " (the vocabulary)");
+        }
+    }
+}
+
 /// Reads at most `limit` windows (0: all) for a model with this vocabulary:
 ///   - a .safetensors file: its I32 tensor `tokens`, (windows, length) or a list that is cut into windows of
 ///     `length`;
@@ -89,18 +106,7 @@ inline Windows read_windows(const std::filesystem::path& path, Index vocabulary,
         windows = vocabulary == 256 ? detail::windows_of_bytes(text, length)
                                     : detail::windows_of_lines(path.string(), text, length);
     }
-    if (limit > 0 && limit < Index(windows.size())) windows.resize(std::size_t(limit));
-    residua::require(!windows.empty(),
-                     path.string() + ": windows of " + std::to_string(length) + " tokens:", 0, "at least 1");
-    for (const auto& window : windows) {
-        residua::require(window.size() >= 2, path.string() + ": a window has tokens:", window.size(),
-                         "at least 2");
-        for (const Token token : window) {
-            if (token < 0 || token >= vocabulary)
-                residua::reject(path.string() + ": a token is", token,
-                                "0 to " + std::to_string(vocabulary - 1) + " (the vocabulary)");
-        }
-    }
+    finish_windows(windows, path, vocabulary, length, limit);
     return windows;
 }
 

@@ -8,10 +8,11 @@ namespace {
 
 using namespace residua;
 
-class BlockSolver : public LayerSolver {
+/// Moments on the CPU, of this process alone.
+class MomentsSolver : public LayerSolver {
   public:
-    BlockSolver(SolveSettings settings, io::GGMLType type, Executor executor)
-        : settings_(std::move(settings)), type_(type), backend_(std::move(executor)) {}
+    MomentsSolver(SolveSettings settings, Executor executor)
+        : settings_(std::move(settings)), backend_(std::move(executor)) {}
 
     void start(Index in_features) override {
         moments_.reset();
@@ -26,17 +27,49 @@ class BlockSolver : public LayerSolver {
         return compiled::final_norm_gains(*moments_, head);
     }
 
+  protected:
+    /// Target: io::GGMLType or FloatFormat.
+    template <class Target>
+    SolvedLayer solve_onto(const std::string& method, Target target, MatrixView<const float> weights) {
+        SolvedBlocks solved =
+            method == "rtn" ? compiled::round_onto_blocks(backend_, settings_, target, weights)
+                            : compiled::solve_onto_blocks(method, *moments_, settings_, target, weights);
+        return {.report = std::move(solved.report),
+                .blocks = std::move(solved.blocks),
+                .tensors = std::move(solved.tensors),
+                .weights = std::move(solved.weights)};
+    }
+
+  private:
+    SolveSettings settings_;
+    compiled::Cpu backend_;
+    std::optional<compiled::Moments<compiled::Cpu>> moments_;
+};
+
+class FloatSolver : public MomentsSolver {
+  public:
+    FloatSolver(const SolveSettings& settings, FloatFormat format, const Executor& executor)
+        : MomentsSolver(settings, executor), format_(format) {}
+
+    SolvedLayer solve(const std::string& method, MatrixView<const float> weights) override {
+        return solve_onto(method, format_, weights);
+    }
+
+  private:
+    FloatFormat format_;
+};
+
+class BlockSolver : public MomentsSolver {
+  public:
+    BlockSolver(const SolveSettings& settings, io::GGMLType type, const Executor& executor)
+        : MomentsSolver(settings, executor), type_(type) {}
+
     SolvedLayer solve(const std::string& method, MatrixView<const float> weights) override {
         const io::GGMLType type = ggml_type_for(type_, weights.cols);
         if (type != type_ && said_.insert(weights.cols).second)
             announce_replacement(type_, type, weights.cols);
         if (type == io::GGMLType::F16) return rounded_to_half(weights);
-        SolvedBlocks solved = method == "rtn"
-                                  ? compiled::round_onto_blocks(backend_, settings_, type, weights)
-                                  : compiled::solve_onto_blocks(method, *moments_, settings_, type, weights);
-        return {.report = std::move(solved.report),
-                .blocks = std::move(solved.blocks),
-                .weights = std::move(solved.weights)};
+        return solve_onto(method, type, weights);
     }
 
   private:
@@ -55,10 +88,7 @@ class BlockSolver : public LayerSolver {
         return solved;
     }
 
-    SolveSettings settings_;
     io::GGMLType type_;
-    compiled::Cpu backend_;
-    std::optional<compiled::Moments<compiled::Cpu>> moments_;
     std::set<Index> said_;  // of which rows it has been said
 };
 
@@ -67,4 +97,9 @@ class BlockSolver : public LayerSolver {
 std::unique_ptr<LayerSolver> make_block_solver(const SolveSettings& settings, io::GGMLType type,
                                                const Executor& executor) {
     return std::make_unique<BlockSolver>(settings, type, executor);
+}
+
+std::unique_ptr<LayerSolver> make_float_solver(const SolveSettings& settings, FloatFormat format,
+                                               const Executor& executor) {
+    return std::make_unique<FloatSolver>(settings, format, executor);
 }

@@ -14,9 +14,9 @@
 #include "../support/folder_lock.hpp"
 #include "../support/output_file.hpp"
 #include "../support/text.hpp"
-#include "output.hpp"
+#include "checkpoint_format.hpp"
 
-/// A checkpoint in the GPTQ format that is being written, one shard for each block and one for the rest.
+/// A checkpoint that is being written, one shard for each block and one for the rest.
 ///
 /// A shard appears under its name when it is complete, the index and config.json come last: what is on disk
 /// is either a finished model or what a killed run has finished, from which it can go on. The folder is this
@@ -31,18 +31,21 @@ class Checkpoint : public Output {
     /// overwritten, so that no two models are mixed. Throws std::invalid_argument for a folder that is, or lies
     /// in, that of the source, and for files that are not this checkpoint's to replace.
     Checkpoint(std::filesystem::path folder, std::filesystem::path source, const llama::Config& config,
-               residua::io::GPTQConfig format, nlohmann::json rotation, const nlohmann::json& settings,
+               CheckpointFormat format, nlohmann::json rotation, const nlohmann::json& settings,
                Existing existing)
         : folder_(std::move(folder)),
           source_(std::move(source)),
           config_(config),
           blocks_(config.blocks),
           has_block_(std::size_t(blocks_), false),
-          format_(format),
+          format_(std::move(format)),
           rotation_(std::move(rotation)),
           tied_head_(config.tied_head && rotation_.is_null()),
           settings_(settings.dump()) {
         require_apart();
+        for (Index i = 0; i < blocks_; ++i)
+            for (const llama::LayerSpec& layer : llama::layers_of(config_, i))
+                format_.require_columns(llama::block_prefix(i) + layer.name, layer.in);
         create_folder();
         lock_.emplace(folder_);
         inspect(existing);
@@ -57,12 +60,11 @@ class Checkpoint : public Output {
     bool has_block(Index block) const override { return has_block_[std::size_t(block)]; }
 
     void write_block(Index block, const QuantizedBlock& layers, const nlohmann::json& degraded) override {
-        const std::vector<residua::io::GPTQLayer> files = packed(layers, format_.version);
         const std::vector<std::string> names = layer_names(block);
+        const std::vector<std::vector<StoredTensor>> files = packed(layers, format_);
         std::vector<residua::io::TensorInfo> tensors;
-        for (std::size_t i = 0; i < files.size(); ++i) {
-            for (auto& tensor : files[i].tensors(names[i])) tensors.push_back(std::move(tensor));
-        }
+        for (std::size_t i = 0; i < files.size(); ++i)
+            for (const StoredTensor& tensor : files[i]) tensors.push_back(tensor.of(names[i]));
         write_shard(block, std::move(tensors), degraded);
         has_block_[std::size_t(block)] = true;
     }
@@ -71,9 +73,7 @@ class Checkpoint : public Output {
         const residua::io::SafetensorsFile file = open_shard(block);
         degraded = nlohmann::json::parse(file.metadata().find("residua_degraded")->second, nullptr, false);
         QuantizedBlock layers;
-        for (const std::string& name : layer_names(block))
-            layers.push_back({.integers = residua::io::unpack_gptq(
-                                  residua::io::read_gptq(file, name, format_.bits, format_.version))});
+        for (const std::string& name : layer_names(block)) layers.push_back(format_.read(file, name));
         return layers;
     }
 
@@ -270,8 +270,9 @@ class Checkpoint : public Output {
         std::map<std::string, std::string> files;
         for (const auto& entry : std::filesystem::directory_iterator(source_)) {
             const std::string name = entry.path().filename().string();
-            for (const char* prefix : {"tokenizer", "special_tokens", "added_tokens", "vocab", "merges",
-                                       "chat_template", "generation_config"}) {
+            for (const char* prefix :
+                 {"tokenizer", "special_tokens", "added_tokens", "vocab", "merges", "chat_template",
+                  "generation_config", "tekken", "preprocessor_config", "processor_config"}) {
                 if (!name.starts_with(prefix) || !entry.is_regular_file()) continue;
                 const residua::io::MappedFile file(entry.path());
                 files[name] =
@@ -280,10 +281,20 @@ class Checkpoint : public Output {
         }
         nlohmann::json config = residua::io::read_json(source_ / "config.json");
         config["tie_word_embeddings"] = tied_head_;
-        if (!rotation_.is_null()) config["residua_rotation"] = rotation_;
-        config["quantization_config"] = format_.to_json();
+        if (!rotation_.is_null()) {
+            config["residua_rotation"] = rotation_;
+            if (rotation_.value("online_hadamard", false)) {
+                // Programs that know the architecture but not the transforms would compute nonsense without an error.
+                config["model_type"] = std::string(llama::Config::online_hadamard_prefix) + config_.type;
+                config["architectures"] = {"ResiduaOnlineHadamardForCausalLM"};
+            }
+        }
+        std::vector<std::string> ignore{"lm_head"};
+        if (config_.experts.count > 0) ignore.push_back("re:.*" + llama::router_name(config_) + "$");
+        config["quantization_config"] = format_.config(ignore);
+        if (format_.gptq_config())
+            files["quantize_config.json"] = config["quantization_config"].dump(2) + "\n";
         files["config.json"] = config.dump(2) + "\n";
-        files["quantize_config.json"] = format_.to_json().dump(2) + "\n";
         return files;
     }
 
@@ -305,7 +316,7 @@ class Checkpoint : public Output {
     llama::Config config_;
     Index blocks_;
     std::vector<bool> has_block_;
-    residua::io::GPTQConfig format_;
+    CheckpointFormat format_;
     nlohmann::json rotation_;
     bool tied_head_;
     std::string settings_;

@@ -45,7 +45,7 @@ std::unique_ptr<Engine> make_cuda_engine(const std::filesystem::path& folder,
     int devices = 1;
     residua::detail::cuda::check(cudaGetDeviceCount(&devices), "cudaGetDeviceCount");
     residua::detail::cuda::check(cudaSetDevice(ranks.local_rank() % devices), "cudaSetDevice");
-    const bool passes_through = !rotations && !llama::Config::read(folder).quantization;
+    const bool passes_through = !rotations && llama::Config::read(folder).quantization.is_null();
     auto model = std::make_shared<llama::Model>(
         llama::read_model(folder, passes_through ? llama::Matrices::LeaveOut : llama::Matrices::Read));
     if (rotations) llama::rotate(*model, *rotations);

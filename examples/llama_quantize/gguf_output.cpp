@@ -38,6 +38,8 @@ std::uint32_t file_type_of(io::GGMLType type) {
             return 25;
         case IQ4_XS:
             return 30;
+        case MXFP4:
+            return 38;
         default:
             return 0;
     }
@@ -112,6 +114,11 @@ void add_bpe(std::vector<GGUFEntry>& metadata, const nlohmann::json& json, const
         merges.push_back(merge.is_array()
                              ? merge.at(0).get<std::string>() + " " + merge.at(1).get<std::string>()
                              : merge.get<std::string>());
+    }
+    if (merges.empty()) {  // a token for each byte
+        add_tokens(metadata, std::move(tokens), std::move(types), {}, "gpt-2");
+        metadata.push_back({"tokenizer.ggml.add_bos_token", false});
+        return;
     }
     add_tokens(metadata, std::move(tokens), std::move(types), std::move(merges),
                model_type.starts_with("qwen") ? "qwen2" : "llama-bpe");

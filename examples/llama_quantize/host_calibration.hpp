@@ -52,14 +52,16 @@ class HostCalibration : public Calibration {
             solver_.solve(method, llama::view(std::as_const(block_->layers[layer].linear.weight)));
         if (solved.report.status == residua::Status::Success) {
             if (solved.weights.rows() == 0) solved.weights = solved.layer.dequantize();
-            adopt(layer, {std::move(solved.layer), std::move(solved.blocks)}, solved.weights);
+            adopt(layer, {std::move(solved.layer), std::move(solved.blocks), std::move(solved.tensors)},
+                  rows_of(solved.weights));
         }
         return std::move(solved.report);
     }
 
     void put(std::size_t layer, StoredLayer quantized) override {
-        const residua::Matrix<float> weights = quantized.integers.dequantize();
-        adopt(layer, std::move(quantized), weights);
+        llama::Rows weights = quantized.weights;
+        if (weights.rows() == 0) weights = rows_of(quantized.integers.dequantize());
+        adopt(layer, std::move(quantized), std::move(weights));
     }
 
     std::array<double, 2> output_errors(std::size_t layer) override {
@@ -105,10 +107,13 @@ class HostCalibration : public Calibration {
   private:
     static constexpr Index batch_tokens = 8192;
 
+    static llama::Rows rows_of(const residua::Matrix<float>& m) {
+        return Eigen::Map<const llama::Rows>(m.data(), m.rows(), m.cols());
+    }
+
     /// Puts a layer into the quantized model.
-    void adopt(std::size_t layer, StoredLayer quantized, const residua::Matrix<float>& weights) {
-        block_->layers[layer].linear.weight =
-            Eigen::Map<const llama::Rows>(weights.data(), weights.rows(), weights.cols());
+    void adopt(std::size_t layer, StoredLayer quantized, llama::Rows weights) {
+        block_->layers[layer].linear.weight = std::move(weights);
         (*layers_)[layer] = std::move(quantized);
     }
 

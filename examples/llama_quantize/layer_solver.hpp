@@ -7,6 +7,7 @@
 #include <residua/solver/quantized_layer.hpp>
 #include <string>
 
+#include "../support/float_formats.hpp"
 #include "../support/solve_settings.hpp"
 #include "ranks.hpp"
 
@@ -15,8 +16,10 @@ struct SolvedLayer {
     residua::Report report;
     residua::QuantizedLayer<residua::IntegerGrid> layer = {};
 
-    residua::io::GGMLMatrix blocks = {};  ///< in place of `layer`, if there are any
-    residua::Matrix<float> weights = {};  ///< what the blocks stand for
+    // in place of `layer`, onto other grids than integers
+    residua::io::GGMLMatrix blocks = {};
+    std::vector<StoredTensor> tensors = {};
+    residua::Matrix<float> weights = {};  ///< what they stand for
 };
 
 /// The same tokens in both models; views are empty where they are not asked for.
@@ -52,4 +55,7 @@ std::unique_ptr<LayerSolver> make_cpu_solver(const SolveSettings& settings, cons
 
 /// Onto the blocks of a GGUF type, or what replaces it where it does not divide rows, which is said on stderr.
 std::unique_ptr<LayerSolver> make_block_solver(const SolveSettings& settings, residua::io::GGMLType type,
+                                               const residua::Executor& executor);
+
+std::unique_ptr<LayerSolver> make_float_solver(const SolveSettings& settings, FloatFormat format,
                                                const residua::Executor& executor);

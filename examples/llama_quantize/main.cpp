@@ -10,6 +10,7 @@
 ///     layer_solver.hpp       one layer in host memory: cpu_solver.cpp, block_solver.cpp
 ///     ranks.hpp              the processes that share the work
 ///     output.hpp             the output: checkpoint.hpp, shard by shard, and how to go on with it; gguf_output.cpp
+///     plain_text.hpp         the tokens of a text, by python3
 ///     plot.cpp               --plot
 
 #include <unistd.h>
@@ -24,6 +25,7 @@
 #include "checkpoint.hpp"
 #include "cpu_engine.hpp"
 #include "gguf_output.hpp"
+#include "plain_text.hpp"
 #include "plot.hpp"
 #include "quantize_model.hpp"
 #include "settings.hpp"
@@ -95,13 +97,13 @@ class Comparison {
           executor_(settings.threads > 0 ? residua::Executor(settings.threads) : residua::Executor()) {}
 
     std::vector<Row> run() {
-        residua::require(!settings_.blocks || ranks_.size() == 1, "--format of a GGUF file: processes are",
+        residua::require(settings_.is_onto_integers() || ranks_.size() == 1, "--format: processes are",
                          ranks_.size(), "1: they share the solves of integer grids alone");
         const llama::Config config = llama::Config::read(settings_.model);
-        evaluation_ = llama::read_windows(settings_.evaluation, config.vocabulary, settings_.window,
-                                          settings_.evaluation_windows);
-        calibration_ = llama::read_windows(settings_.calibration, config.vocabulary, settings_.window,
-                                           settings_.calibration_windows);
+        evaluation_ = read_text_windows(settings_.model, settings_.evaluation, config.vocabulary,
+                                        settings_.window, settings_.evaluation_windows);
+        calibration_ = read_text_windows(settings_.model, settings_.calibration, config.vocabulary,
+                                         settings_.window, settings_.calibration_windows);
         if (settings_.device == "cuda")
             llama::cuda::require_supported(
                 config, std::max(llama::longest(calibration_), llama::longest(evaluation_)));
@@ -125,11 +127,15 @@ class Comparison {
             return make_cuda_engine(settings_.model, rotations, settings_.solve, ranks_,
                                     settings_.cooperation);
         const Cooperation& cooperation = settings_.cooperation;
-        auto solver = settings_.blocks ? make_block_solver(settings_.solve, *settings_.blocks, executor_)
-                                       : make_cpu_solver(settings_.solve, executor_, ranks_, cooperation);
         return std::make_unique<CpuEngine>(
-            settings_.model, rotations, std::move(solver), executor_,
+            settings_.model, rotations, make_solver(), executor_,
             Calibration::Segments{cooperation.segments_of(ranks_), cooperation.segments_here(ranks_)});
+    }
+
+    std::unique_ptr<LayerSolver> make_solver() {
+        if (settings_.blocks) return make_block_solver(settings_.solve, *settings_.blocks, executor_);
+        if (settings_.floats) return make_float_solver(settings_.solve, *settings_.floats, executor_);
+        return make_cpu_solver(settings_.solve, executor_, ranks_, settings_.cooperation);
     }
 
     Row full_precision() {
@@ -191,7 +197,7 @@ class Comparison {
         }
         const double model = 2 * double(c.vocabulary) * double(c.hidden) + all_blocks + largest_block;
         if (settings_.device == "cuda") {  // codes stay here; what is rotated or quantized is read as a whole
-            const bool is_whole = settings_.rotation != "none" || c.quantization;
+            const bool is_whole = settings_.rotation != "none" || !c.quantization.is_null();
             return all_blocks + (is_whole ? size * model : 0);
         }
         const double streams = 2 * tokens * (double(c.hidden) + widest);
@@ -228,22 +234,29 @@ class Comparison {
                                                      *settings_.blocks, settings_.existing);
             return;
         }
-        const auto& options = settings_.solve.options;
-        const residua::io::GPTQConfig format{
-            .bits = settings_.solve.grid.bits,
-            .group_size = options.group_size,
-            .desc_act = options.ordering == residua::Ordering::Activation && !options.static_groups &&
-                        options.group_size != residua::SolverOptions::per_channel,
-            .sym = settings_.solve.grid.symmetry != residua::Symmetry::None,
-            .version = settings_.format};
         const nlohmann::json common = fingerprint();
         for (const std::string& method : settings_.methods) {
             if (method == "none") continue;
             nlohmann::json made_with = common;
             made_with["--method"] = method;
-            outputs_[method] = std::make_unique<Checkpoint>(path_of(method), settings_.model, config, format,
-                                                            rotation(), made_with, settings_.existing);
+            outputs_[method] =
+                std::make_unique<Checkpoint>(path_of(method), settings_.model, config, checkpoint_format(),
+                                             rotation(), made_with, settings_.existing);
         }
+    }
+
+    CheckpointFormat checkpoint_format() const {
+        const auto& options = settings_.solve.options;
+        if (settings_.floats) return {*settings_.floats, options.group_size};
+        if (settings_.is_compressed_tensors)
+            return CheckpointFormat(PackQuantized{settings_.solve.grid, options.group_size});
+        return CheckpointFormat(residua::io::GPTQConfig{
+            .bits = settings_.solve.grid.bits,
+            .group_size = options.group_size,
+            .desc_act = options.ordering == residua::Ordering::Activation && !options.static_groups &&
+                        options.group_size != residua::SolverOptions::per_channel,
+            .sym = settings_.solve.grid.symmetry != residua::Symmetry::None,
+            .version = settings_.format});
     }
 
     /// All that the output depends on but the method: every option that is not known to change nothing, and

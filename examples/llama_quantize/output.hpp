@@ -1,28 +1,20 @@
 #pragma once
 
-#include <residua/backends/host/executor.hpp>
 #include <residua/io.hpp>
 
 #include "../llama/model.hpp"
+#include "../support/float_formats.hpp"
 
 /// One linear layer as it is stored.
 struct StoredLayer {
     residua::QuantizedLayer<residua::IntegerGrid> integers = {};
-    residua::io::GGMLMatrix blocks = {};  ///< in place of integers, if there are any
+    residua::io::GGMLMatrix blocks = {};     ///< in place of integers, of a GGUF file
+    std::vector<StoredTensor> tensors = {};  ///< in place of integers, of a FloatFormat
+    llama::Rows weights = {};  ///< of a layer that was read: what it stands for, where not integers
 };
 
 /// The linear layers of one block, in the order of llama::layers_of().
 using QuantizedBlock = std::vector<StoredLayer>;
-
-/// The integers of each layer as files of the GPTQ format have them.
-inline std::vector<residua::io::GPTQLayer> packed(const QuantizedBlock& block,
-                                                  residua::io::GPTQVersion version) {
-    std::vector<residua::io::GPTQLayer> layers(block.size());
-    residua::Executor()(residua::Index(block.size()), [&](residua::Index i) {
-        layers[std::size_t(i)] = residua::io::pack_gptq(block[std::size_t(i)].integers, version);
-    });
-    return layers;
-}
 
 /// Where a quantized model goes, block after block.
 class Output {

@@ -29,9 +29,9 @@ const std::set<std::string> no_choices{"help",        "model",  "calibration",  
                                        "no-baseline", "json",   "threads",      "allow-degraded",
                                        "rank-timeout"};
 
-/// What the blocks of a GGUF file go together with.
+/// What a format of other grids than integers goes together with.
 void check_blocks(const Settings& s, const std::string& format) {
-    const bool is_half = *s.blocks == io::GGMLType::F16;
+    const bool is_half = s.blocks == io::GGMLType::F16;
     const std::string what = "--format " + format + ": ";
     for (const std::string& method : s.methods) {
         const bool known =
@@ -40,10 +40,11 @@ void check_blocks(const Settings& s, const std::string& format) {
                 is_half ? "rtn, for nothing is solved" : "rtn, gptq or qep");
     }
     require(s.device == "cpu", what + "--device is", s.device, "cpu");
+    if (!s.blocks) return;
     require(s.existing != Existing::Resume, what + "--resume is", "given",
             "nothing, for the file is written when it is complete");
     require(s.rotation == "none" || !s.online_hadamard, what + "--rotate is", s.rotation,
-            "none, or --no-online-hadamard beside it: llama.cpp has no online transforms");
+            "none, or without --online-hadamard: llama.cpp has no online transforms");
     if (!is_half) require_group_size_of(*s.blocks, s.solve.options.group_size);
     if (!s.output.empty() && s.methods.size() == 1)
         require_new_file("--output", s.output, s.existing == Existing::Overwrite);
@@ -85,8 +86,10 @@ Settings parse_settings(CLI::App& app, int argc, char** argv) {
     app.add_option("--rotate", s.rotation, "none, hadamard (QuaRot), or a safetensors file with R1 and R2")
         ->capture_default_str();
     app.add_option("--rotation-seed", s.rotation_seed, "of the random signs")->capture_default_str();
-    app.add_flag("!--no-online-hadamard", s.online_hadamard,
-                 "rotate only what can be fused, so that every runtime can run the result");
+    const CLI::Option* online = app.add_flag(
+        "--online-hadamard,!--no-online-hadamard", s.online_hadamard,
+        "with --rotate: transforms before o_proj and down_proj too, which no engine but this one has "
+        "(default: where nothing is written)");
     ActivationArguments inputs, cache;
     app.add_option("--activation-bits", inputs.bits, "bits of the linear layers' inputs; 16: as they are")
         ->capture_default_str();
@@ -103,8 +106,10 @@ Settings parse_settings(CLI::App& app, int argc, char** argv) {
                    "folder for the quantized model, or its GGUF file (with several methods: one each in it)");
     std::string format = "gptq-v2";
     std::vector<std::string> formats = ggml_format_names();
-    formats.insert(formats.begin(), {"gptq-v1", "gptq-v2", "gguf-f16"});
-    app.add_option("--format", format, "of the output; gguf-: all linear layers of that type")
+    formats.insert(formats.begin(),
+                   {"gptq-v1", "gptq-v2", "compressed-tensors", "nvfp4", "mxfp4", "nf4", "gguf-f16"});
+    app.add_option("--format", format,
+                   "of the output; compressed-tensors: pack-quantized; gguf-: one file, of that type")
         ->check(CLI::IsMember(formats))
         ->capture_default_str();
     bool resume = false, overwrite = false;
@@ -136,6 +141,10 @@ Settings parse_settings(CLI::App& app, int argc, char** argv) {
         if (methods->count() == 0)
             s.methods = is_half ? std::vector<std::string>{"rtn"} : std::vector<std::string>{"gptq", "qep"};
     }
+    s.is_compressed_tensors = format == "compressed-tensors";
+    s.floats = float_format_named(format);
+    if (s.floats && methods->count() == 0) s.methods = {"gptq", "qep"};
+    if (online->count() == 0) s.online_hadamard = s.output.empty() && !s.blocks && s.rotation != "none";
     if (solver.best->count() > 0) {
         if (methods->count() == 0) s.methods = {"qep"};
         if (final_norm->count() == 0) s.final_norm = true;
@@ -162,33 +171,40 @@ Settings parse_settings(CLI::App& app, int argc, char** argv) {
     s.activations.inputs = inputs.get("--activation-bits");
     s.activations.cache = cache.get("--kv-bits");
     if (!s.output.empty() && solver.scale_type->count() == 0) s.solve.grid.scale_type = ScaleType::Float16;
-    require(s.output.empty() || s.solve.grid.scale_type == ScaleType::Float16, "--output: --scale-type is",
-            "not f16", "f16, the type of the GPTQ format");
+    require(s.output.empty() || s.is_compressed_tensors || s.solve.grid.scale_type == ScaleType::Float16,
+            "--output: --scale-type is", "not f16", "f16, the type of the GPTQ format");
     require(!resume || !s.output.empty(), "--resume: --output is", "missing", "the folder to go on in");
     s.existing = existing_by(resume, overwrite);
     if (!s.plot.empty()) require_new_file("--plot", s.plot, overwrite);
     require(s.cooperation.segments >= 1, "--segments is", s.cooperation.segments, "at least 1");
     require(s.cooperation.timeout > 0, "--rank-timeout is", s.cooperation.timeout, "a positive number");
     s.choices = choices_of(app, no_choices);
-    if (s.blocks) check_blocks(s, format);
-    if (!s.blocks) s.solve.resolve_group_size();
+    if (!s.is_onto_integers()) check_blocks(s, format);
+    if (s.is_onto_integers()) s.solve.resolve_group_size();
+    if (s.floats) s.solve.options.group_size = resolve_group_size(*s.floats, s.solve.options.group_size);
+    const bool has_neighbours = s.solve.options.ordering != Ordering::Activation ||
+                                s.solve.options.static_groups ||
+                                s.solve.options.group_size == SolverOptions::per_channel;
+    require(has_neighbours || !(s.floats || s.is_compressed_tensors), "--format " + format + ": --order is",
+            "activation", "natural or group, or --static-groups: the format has no index of groups");
     s.solve.validate();
     check_methods(app, s.solve, s.methods);
     refuse_idle(app, !s.cooperation.ordered, {"--segments"}, "--reduction is fast");
-    refuse_idle(app, s.output.empty() && !s.blocks, {"--format"}, "there is no --output");
-    refuse_idle(app, s.blocks.has_value(), {"--bits", "--symmetric", "--scale-type"},
+    refuse_idle(app, s.output.empty() && s.is_onto_integers(), {"--format"}, "there is no --output");
+    refuse_idle(app, !s.is_onto_integers(), {"--bits", "--symmetric", "--scale-type"},
                 "--format " + format + " fixes it");
     refuse_idle(app, s.output.empty() && s.plot.empty(), {"--overwrite"}, "there is no --output or --plot");
     refuse_idle(app, s.methods == std::vector<std::string>{"none"}, {"--output", "--plot"},
                 "nothing is quantized");
     refuse_idle(app, s.rotation != "hadamard", {"--rotation-seed"}, "--rotate is not hadamard");
-    refuse_idle(app, s.rotation == "none", {"--no-online-hadamard"}, "--rotate is none");
+    refuse_idle(app, s.rotation == "none", {"--online-hadamard"}, "--rotate is none");
     refuse_idle(app, inputs.bits == 16,
                 {"--activation-group-size", "--activation-symmetric", "--activation-clip"},
                 "--activation-bits is 16");
     require(s.output.empty() || s.format != io::GPTQVersion::V1 || s.solve.grid.symmetry != Symmetry::None,
             "--format gptq-v1: --symmetric is", "none",
             "restricted or full: this version cannot hold zeros of 0, which groups of positive weights have");
-    if (!s.output.empty() && !s.blocks) io::require_gptq_bits(s.solve.grid.bits);
+    if (!s.output.empty() && s.is_onto_integers() && !s.is_compressed_tensors)
+        io::require_gptq_bits(s.solve.grid.bits);
     return s;
 }

@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "../llama/activations.hpp"
+#include "../support/float_format.hpp"
 #include "../support/output_file.hpp"
 #include "../support/solve_settings.hpp"
 #include "ranks.hpp"
@@ -33,10 +34,12 @@ struct Settings {
     bool final_norm = false;
     std::string rotation = "none";
     std::uint64_t rotation_seed = 0;
-    bool online_hadamard = true;
+    bool online_hadamard = false;
     llama::ActivationSettings activations;
     residua::io::GPTQVersion format = residua::io::GPTQVersion::V2;
-    std::optional<residua::io::GGMLType> blocks;  ///< of a GGUF file in place of a GPTQ checkpoint
+    bool is_compressed_tensors = false;           ///< pack-quantized in place of GPTQ
+    std::optional<FloatFormat> floats;            ///< in place of integers
+    std::optional<residua::io::GGMLType> blocks;  ///< of a GGUF file in place of a checkpoint
     std::string device = "cpu";
     int threads = 0;  ///< 0: as many as the machine has
     Cooperation cooperation;
@@ -47,6 +50,8 @@ struct Settings {
 
     /// The options that the result depends on, by name, as texts; not those whose files' contents count.
     nlohmann::json choices;
+
+    bool is_onto_integers() const { return !blocks && !floats; }
 
     /// Whether o_proj and down_proj by this method correct what the residual stream carries.
     bool corrects_stream(const std::string& method) const {

@@ -32,18 +32,42 @@ SolverOptions Experiment::with_progress(const std::string& method) const {
     return options;
 }
 
-SolvedBlocks Experiment::round(io::GGMLType type) {
+namespace {
+
+/// Target: io::GGMLType or FloatFormat.
+template <class Target>
+SolvedBlocks timed_round(Cpu& backend, const SolveSettings& settings, Target target,
+                         MatrixView<const float> weights, const Moments<float, Cpu>& moments) {
     const auto start = std::chrono::steady_clock::now();
-    SolvedBlocks q =
-        compiled::round_onto_blocks(backend_, settings_.solve, type, layer_.weights(), &moments_);
+    SolvedBlocks q = compiled::round_onto_blocks(backend, settings, target, weights, &moments);
     q.report.seconds.sweep = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
     return q;
 }
 
+SolveSettings with_options(SolveSettings settings, SolverOptions options) {
+    settings.options = std::move(options);
+    return settings;
+}
+
+}  // namespace
+
+SolvedBlocks Experiment::round(io::GGMLType type) {
+    return timed_round(backend_, settings_.solve, type, layer_.weights(), moments_);
+}
+
+SolvedBlocks Experiment::round(FloatFormat format) {
+    return timed_round(backend_, settings_.solve, format, layer_.weights(), moments_);
+}
+
 SolvedBlocks Experiment::solve_onto_blocks(const std::string& method, io::GGMLType type) {
-    SolveSettings settings = settings_.solve;
-    settings.options = with_progress(method);
-    return compiled::solve_onto_blocks(method, copy(moments_), settings, type, layer_.weights());
+    return compiled::solve_onto_blocks(
+        method, copy(moments_), with_options(settings_.solve, with_progress(method)), type, layer_.weights());
+}
+
+SolvedBlocks Experiment::solve_onto_blocks(const std::string& method, FloatFormat format) {
+    return compiled::solve_onto_blocks(method, copy(moments_),
+                                       with_options(settings_.solve, with_progress(method)), format,
+                                       layer_.weights());
 }
 
 Row Experiment::measure(const std::string& method, const Report& report, const Matrix<float>& values) const {

@@ -61,11 +61,16 @@ class Experiment {
         return compiled::quantize(solver, layer_.weights(), grid);
     }
 
-    /// Onto the blocks of a GGUF type.
+    /// Onto the blocks of a GGUF type, or of a FloatFormat.
     SolvedBlocks round(residua::io::GGMLType type);
+    SolvedBlocks round(FloatFormat format);
     template <class M>
     SolvedBlocks solve(const M&, residua::io::GGMLType type) {
-        return solve_onto_blocks(std::is_same_v<M, residua::QEP> ? "qep" : "gptq", type);
+        return solve_onto_blocks(name_of_method<M>(), type);
+    }
+    template <class M>
+    SolvedBlocks solve(const M&, FloatFormat format) {
+        return solve_onto_blocks(name_of_method<M>(), format);
     }
 
     Row measure(const std::string& method, const SolvedBlocks& q) const {
@@ -77,7 +82,12 @@ class Experiment {
     }
 
   private:
+    template <class M>
+    static constexpr const char* name_of_method() {
+        return std::is_same_v<M, residua::QEP> ? "qep" : "gptq";
+    }
     SolvedBlocks solve_onto_blocks(const std::string& method, residua::io::GGMLType type);
+    SolvedBlocks solve_onto_blocks(const std::string& method, FloatFormat format);
 
     using Dense = Eigen::Matrix<float, Eigen::Dynamic, Eigen::Dynamic, Eigen::RowMajor>;
 

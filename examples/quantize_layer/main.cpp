@@ -5,7 +5,7 @@
 ///     experiment.hpp, .cpp  what is quantized and measured
 ///     methods.hpp           every method, onto any grid
 ///     integer_formats.cpp   integers, and the files that hold them
-///     block_formats.cpp     the blocks of GGUF, NVFP4 and MXFP4
+///     block_formats.cpp     the blocks of GGUF, NVFP4, MXFP4 and NF4
 ///     cuda.cu               --device cuda
 
 #include <CLI/CLI.hpp>
@@ -54,9 +54,8 @@ int run(const Settings& settings) {
     if (experiment.held_tokens() == 0)
         std::fprintf(stderr, "output errors are those of the calibration tokens\n");
 
-    const Result result = settings.is_block_format()
-                              ? quantize_to_blocks(experiment, layer, settings, backend)
-                              : quantize_to_integers(experiment, settings, backend);
+    const Result result = settings.is_block_format() ? quantize_to_blocks(experiment, layer, settings)
+                                                     : quantize_to_integers(experiment, settings, backend);
     print(result.rows, settings.json);
     return result.failed || (result.degraded && !settings.allow_degraded) ? 1 : 0;
 }

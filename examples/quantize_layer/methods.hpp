@@ -12,7 +12,7 @@ struct Result {
     bool degraded = false;  ///< a method succeeded, but see Degradation
 };
 
-/// Runs the methods that the settings ask for, onto any grid, or onto the blocks of a GGUF type.
+/// Runs the methods that the settings ask for, onto any grid, or onto the blocks of a GGUF type or a FloatFormat.
 template <class G, class Write>
 class Methods {
   public:
@@ -63,5 +63,5 @@ class Methods {
 /// Onto integers: --format residua, gptq-v1, gptq-v2 and compressed-tensors, every method.
 Result quantize_to_integers(Experiment& experiment, const Settings& settings, Cpu& backend);
 
-/// Onto the blocks of --format gguf-*, nvfp4 and mxfp4, with rounding, GPTQ and QEP.
-Result quantize_to_blocks(Experiment& experiment, const Layer& layer, const Settings& settings, Cpu& backend);
+/// Onto the blocks of --format gguf-*, nvfp4, mxfp4 and nf4, with rounding, GPTQ and QEP.
+Result quantize_to_blocks(Experiment& experiment, const Layer& layer, const Settings& settings);

@@ -1,7 +1,5 @@
 #include "settings.hpp"
 
-#include <residua/grids/mxfp4_grid.hpp>
-#include <residua/grids/nvfp4_grid.hpp>
 #include <residua/io/formats/gptq_config.hpp>
 
 #include "../support/ggml_types.hpp"
@@ -21,7 +19,7 @@ Settings parse_settings(CLI::App& app, int argc, char** argv) {
     app.add_flag("--overwrite", overwrite, "replace a file of the output's name");
     std::vector<std::string> formats = ggml_format_names();
     formats.insert(formats.begin(),
-                   {"residua", "gptq-v1", "gptq-v2", "compressed-tensors", "nvfp4", "mxfp4"});
+                   {"residua", "gptq-v1", "gptq-v2", "compressed-tensors", "nvfp4", "mxfp4", "nf4"});
     app.add_option("--format", s.format,
                    "residua: codes, scales, zeros, group_index and dequantized weights as plain tensors")
         ->check(CLI::IsMember(formats))
@@ -53,8 +51,7 @@ Settings parse_settings(CLI::App& app, int argc, char** argv) {
         if (s.format.starts_with("gguf-")) {
             require_group_size_of(ggml_type_named(s.format), group_size);
         } else {
-            group_size = s.format == "nvfp4" ? residua::resolve_group_size<residua::NVFP4Grid>(group_size)
-                                             : residua::resolve_group_size<residua::MXFP4Grid>(group_size);
+            group_size = resolve_group_size(*float_format_named(s.format), group_size);
         }
         const bool is_known =
             s.method == "all" || s.method == "rtn" || s.method == "gptq" || s.method == "qep";

@@ -2,6 +2,7 @@
 
 #include <string>
 
+#include "../support/float_format.hpp"
 #include "../support/solve_settings.hpp"
 
 // CLI11 is for the sources that read the command line: it takes long to compile.
@@ -26,7 +27,7 @@ struct Settings {
 
     /// Formats that fix the bits, the group size and the types of scales.
     bool is_block_format() const {
-        return format.starts_with("gguf-") || format == "nvfp4" || format == "mxfp4";
+        return format.starts_with("gguf-") || float_format_named(format).has_value();
     }
 };
 

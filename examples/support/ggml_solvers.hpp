@@ -1,14 +1,17 @@
 #pragma once
 
+#include "float_formats.hpp"
 #include "ggml_types.hpp"
 #include "solve_settings.hpp"
 #include "solvers.hpp"
 
-/// A layer in ggml's blocks, as a solve leaves it; without blocks unless report.status is Success.
+/// A layer in ggml's blocks, or in the tensors of a FloatFormat, as a solve leaves it; without them unless
+/// report.status is Success.
 struct SolvedBlocks {
     residua::Report report;
     residua::io::GGMLMatrix blocks = {};
-    residua::Matrix<float> weights = {};  ///< what the blocks stand for
+    std::vector<StoredTensor> tensors = {};
+    residua::Matrix<float> weights = {};  ///< what they stand for
 
     explicit operator bool() const { return report.status == residua::Status::Success; }
 };
@@ -22,6 +25,12 @@ SolvedBlocks solve_onto_blocks(const std::string& method, const Moments<Cpu>& mo
 
 /// Rounds to nearest; reports the objective on `moments`, where they are given.
 SolvedBlocks round_onto_blocks(Cpu& backend, const SolveSettings& settings, residua::io::GGMLType type,
+                               Values weights, const Moments<Cpu>* moments = nullptr);
+
+/// The same onto the grid of a FloatFormat.
+SolvedBlocks solve_onto_blocks(const std::string& method, const Moments<Cpu>& moments,
+                               const SolveSettings& settings, FloatFormat format, Values weights);
+SolvedBlocks round_onto_blocks(Cpu& backend, const SolveSettings& settings, FloatFormat format,
                                Values weights, const Moments<Cpu>* moments = nullptr);
 
 }  // namespace compiled

@@ -16,7 +16,7 @@
 ///     formats/compressed_tensors.hpp  PackQuantizedLayer, pack_quantized, unpack_quantized,
 ///                                     read_pack_quantized
 ///     formats/fp4.hpp                 FP4Layer, pack_nvfp4, unpack_nvfp4, pack_mxfp4, unpack_mxfp4, read_fp4
-///     formats/nf4.hpp                 NF4Layer, pack_nf4, unpack_nf4
+///     formats/nf4.hpp                 NF4Layer, pack_nf4, unpack_nf4, read_nf4
 ///     formats/model_config.hpp        write_quantization_config, find_quantization_config, quantization_metadata,
 ///                                     write_json, read_json
 ///     gguf/tensor.hpp                 GGMLType, name_of, GGUFTensor, GGMLMatrix

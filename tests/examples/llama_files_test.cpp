@@ -93,7 +93,7 @@ TEST_CASE("llama: a configuration that the runner does not follow is refused by 
     CHECK(with("rope_scaling", {{"rope_type", "yarn"}}) ==
           "residua: config.json: rope_type is yarn, expected default, linear or llama3");
     CHECK(with("quantization_config", {{"quant_method", "awq"}}) ==
-          "residua: config.json: quant_method is awq, expected gptq");
+          "residua: config.json: quant_method is awq, expected gptq, compressed-tensors or bitsandbytes");
 }
 
 TEST_CASE("llama: which blocks have experts and sliding windows", "[llama]") {

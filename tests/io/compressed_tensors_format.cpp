@@ -168,6 +168,16 @@ TEST_CASE("compressed-tensors files", "[compressed_tensors]") {
     io::write_safetensors(folder / "m", mx_packed.tensors("a"));
     CHECK(same_layer(io::unpack_nvfp4(io::read_fp4(io::SafetensorsFile(folder / "n"), "a")), nv));
     CHECK(same_layer(io::unpack_mxfp4(io::read_fp4(io::SafetensorsFile(folder / "m"), "a")), mx));
+
+    const auto nf = random_quantized(NF4Grid{}, 6, 128, 64);
+    const auto packed_nf = io::pack_nf4(nf);
+    io::write_safetensors(folder / "f", packed_nf.tensors("a"));
+    CHECK(same_layer(io::unpack_nf4(io::read_nf4(io::SafetensorsFile(folder / "f"), "a")), nf));
+    auto broken_nf = packed_nf;
+    broken_nf.quant_state = R"({"blocksize": 60, "shape": [6, 128]})";
+    io::write_safetensors(folder / "b", broken_nf.tensors("a"));
+    CHECK(contains(format_error_of([&] { (void)io::read_nf4(io::SafetensorsFile(folder / "b"), "a"); }),
+                   "expected even blocks that divide the rows of a matrix"));
     auto tensors = mx_packed.tensors("a");
     tensors[1].shape = {1, 2};
     io::write_safetensors(folder / "w", tensors);

@@ -7,6 +7,7 @@
 #include <nlohmann/json.hpp>
 
 #include "catch.hpp"
+#include "examples/random_llama.hpp"
 #include "programs/program.hpp"
 
 using namespace residua;
@@ -73,8 +74,10 @@ TEST_CASE("llama_quantize: every method is measured, the better ones are better"
 
 TEST_CASE("llama_quantize: the output is the model that was measured", "[programs]") {
     const Folder folder;
-    const auto [rotation, format] = GENERATE(std::pair("none", "gptq-v1"), std::pair("hadamard", "gptq-v2"));
+    const auto [rotation, format] = GENERATE(std::pair("none", "gptq-v1"), std::pair("hadamard", "gptq-v2"),
+                                             std::pair("hadamard --online-hadamard", "gptq-v2"));
     const bool is_rotated = std::string(rotation) != "none";
+    const bool is_online = contains(rotation, "online");
     const std::string output = folder / "model";
     const Output made = llama_quantize(
         folder, small + "--method gptq --bits 4 --symmetric full --order activation --residual-stream " +
@@ -96,12 +99,180 @@ TEST_CASE("llama_quantize: the output is the model that was measured", "[program
     CHECK(config["quantization_config"]["desc_act"] == true);
     CHECK(config["quantization_config"]["bits"] == 4);
     CHECK(config.contains("residua_rotation") == is_rotated);
+    // what engines know by name they can run
+    CHECK(config["model_type"] == (is_online ? "residua_online_hadamard_llama" : "llama"));
+    CHECK((config["architectures"][0] == "LlamaForCausalLM") != is_online);
     const io::SafetensorsCheckpoint checkpoint(output);
     CHECK(checkpoint.info("model.layers.5.mlp.down_proj.qweight").shape == std::vector<Index>{96, 256});
     CHECK(checkpoint.info("model.embed_tokens.weight").dtype ==
           (is_rotated ? io::DType::F32 : io::DType::BF16));
     CHECK(checkpoint.info("model.norm.weight").dtype == io::DType::F32);  // it is not what it was
     CHECK_FALSE(checkpoint.contains("model.layers.0.mlp.down_proj.weight"));
+}
+
+TEST_CASE("llama_quantize: a checkpoint of every format is the model that was measured", "[programs]") {
+    const Folder folder;
+    struct Case {
+        const char* format;
+        const char* options;
+        const char* method;
+        const char* tensor;
+    };
+    const Case c =
+        GENERATE(Case{"compressed-tensors", "--symmetric none", "compressed-tensors", ".weight_zero_point"},
+                 Case{"compressed-tensors", "--bits 3 --group-size -1 --scale-type bf16",
+                      "compressed-tensors", ".weight_shape"},
+                 Case{"nvfp4", "", "compressed-tensors", ".weight_global_scale"},
+                 Case{"mxfp4", "--clip", "compressed-tensors", ".weight_packed"},
+                 Case{"nf4", "", "bitsandbytes", ".weight.quant_state.bitsandbytes__nf4"});
+    CAPTURE(c.format, c.options);
+    const std::string output = folder / "model";
+    const std::string command =
+        small + "--method rtn --json --format " + c.format + " " + c.options + " --output " + output;
+    const Output made = llama_quantize(folder, command);
+    INFO(made.err);
+    REQUIRE(made.code == 0);
+    const Output read =
+        llama_quantize(folder, small + "--method none --json --model " + output + " --calibration " + tiny +
+                                   "/calibration.txt --eval " + tiny + "/eval.txt");
+    INFO(read.err);
+    REQUIRE(read.code == 0);
+    const double measured = nlohmann::json::parse(made.out)[1]["perplexity"];
+    CHECK(nlohmann::json::parse(read.out)[0]["perplexity"].get<double>() == Approx(measured).epsilon(1e-5));
+
+    const auto config = nlohmann::json::parse(content(output + "/config.json"));
+    CHECK(config["quantization_config"]["quant_method"] == c.method);
+    CHECK(io::SafetensorsCheckpoint(output).contains(std::string("model.layers.5.mlp.down_proj") + c.tensor));
+    for (const char* name : {"tokenizer.json", "tokenizer_config.json"})
+        CHECK(content(output + "/" + name) == content(tiny + "/" + name));
+    CHECK_FALSE(fs::exists(output + "/quantize_config.json"));
+
+    // shards are read again, and the rest is made anew
+    const std::string shard = output + "/model-00003-of-00007.safetensors", before = content(shard);
+    fs::remove(shard);
+    const Output resumed = llama_quantize(folder, command + " --resume");
+    INFO(resumed.err);
+    REQUIRE(resumed.code == 0);
+    CHECK(content(shard) == before);
+    CHECK(nlohmann::json::parse(resumed.out)[1]["perplexity"].get<double>() ==
+          Approx(measured).epsilon(1e-5));
+}
+
+namespace {
+
+/// A random mixture of experts as a checkpoint, with a text of token ids beside it.
+void write_mixture(const std::string& path) {
+    using namespace llama;
+    const Model model = random_model(Kind::Experts);
+    const Config& c = model.config;
+    std::vector<io::TensorInfo> tensors;
+    const auto add = [&](const std::string& name, const auto& matrix) {
+        std::vector<Index> shape{matrix.cols()};
+        if (matrix.rows() > 1) shape.insert(shape.begin(), matrix.rows());
+        tensors.push_back(
+            io::tensor_of(name, std::move(shape), std::span(matrix.data(), std::size_t(matrix.size()))));
+    };
+    add("model.embed_tokens.weight", model.embedding);
+    add("model.norm.weight", model.norm);
+    add("lm_head.weight", model.head);
+    Rows router = model.blocks[0].router.weight;
+    const float factors[] = {1, -1, 0.5f, -0.5f, 0};  // none of the tokens goes to the last expert
+    for (Index e = 1; e < router.rows(); ++e) router.row(e) = factors[e] * router.row(0);
+    add("model.layers.0.mlp.gate.weight", router);
+    for (Index i = 0; i < c.blocks; ++i) {
+        const Block& block = model.blocks[std::size_t(i)];
+        for (const NormSpec& norm : norms_of(c))
+            add(block_prefix(i) + norm.name + ".weight", block.*norm.norm);
+        for (const BlockLayer& layer : block.layers)
+            add(block_prefix(i) + layer.spec.name + ".weight", layer.linear.weight);
+    }
+    fs::create_directories(path);
+    io::write_safetensors(path + "/model.safetensors", std::move(tensors));
+    io::write_json(path + "/config.json", {{"model_type", "qwen3_moe"},
+                                           {"hidden_size", c.hidden},
+                                           {"intermediate_size", c.intermediate},
+                                           {"num_hidden_layers", c.blocks},
+                                           {"num_attention_heads", c.heads},
+                                           {"num_key_value_heads", c.key_value_heads},
+                                           {"head_dim", c.head_size},
+                                           {"vocab_size", c.vocabulary},
+                                           {"num_experts", c.experts.count},
+                                           {"num_experts_per_tok", c.experts.per_token},
+                                           {"moe_intermediate_size", c.experts.intermediate},
+                                           {"norm_topk_prob", false},
+                                           {"mlp_only_layers", {1}}});
+    std::ofstream ids(path + "/ids.txt");
+    for (int i = 0; i < 120; ++i) ids << i * i % 31 << (i % 12 == 11 ? '\n' : ' ');
+}
+
+}  // namespace
+
+TEST_CASE("llama_quantize: experts without tokens are told by name, and end the program with 1",
+          "[programs]") {
+    const Folder folder;
+    const std::string model = folder / "mixture", output = folder / "quantized";
+    write_mixture(model);
+    const std::string text = " --calibration " + model + "/ids.txt --eval " + model + "/ids.txt --json ";
+    const std::string command =
+        "--model " + model + text + "--method gptq --group-size 8 --no-baseline --output " + output;
+    const std::string told =
+        "model.layers.0.mlp.experts.4.down_proj: no calibration token reached this expert";
+    const Output made = llama_quantize(folder, command);
+    INFO(made.err);
+    CHECK(made.code == 1);
+    CHECK(contains(made.err, told));
+    CHECK_FALSE(contains(made.err, "experts.0.gate_proj"));  // it had more tokens than inputs
+    const auto row = nlohmann::json::parse(made.out)[0];
+    CHECK(row["status"] == "success");
+    CHECK(row["layers"].size() == 4 + 15 + 7);
+
+    const Output resumed = llama_quantize(folder, command + " --resume --allow-degraded");
+    CHECK(resumed.code == 0);
+    CHECK(contains(resumed.err, told));
+
+    const Output read = llama_quantize(folder, "--model " + output + text + "--method none");
+    INFO(read.err);
+    REQUIRE(read.code == 0);
+    CHECK(nlohmann::json::parse(read.out)[0]["perplexity"].get<double>() ==
+          Approx(row["perplexity"].get<double>()).epsilon(1e-5));
+}
+
+TEST_CASE("llama_quantize: a plain text is what its tokens are", "[programs]") {
+    if (std::system("python3 -c 'import tokenizers' 2> /dev/null") != 0) {
+        WARN("skipped: no Python package tokenizers");
+        return;
+    }
+    const Folder folder;
+    const std::string model = folder / "it's a model", ids = model + "/ids.txt";
+    write_mixture(model);
+    const auto perplexity = [&](const std::string& text) {
+        const Output result =
+            llama_quantize(folder, "--model \"" + model + "\" --calibration \"" + ids + "\" --eval \"" +
+                                       text + "\" --method none --window 12 --json");
+        INFO(result.err);
+        REQUIRE(result.code == 0);
+        return nlohmann::json::parse(result.out).at(0).at("perplexity").get<double>();
+    };
+    const std::string text = model + "/text.txt";
+    std::ofstream(text) << "zero";
+    const Output refused = llama_quantize(folder, "--model \"" + model + "\" --calibration \"" + text +
+                                                      "\" --eval \"" + ids + "\" --method none");
+    CHECK(refused.code == 2);
+    CHECK(contains(refused.err, "tokenizer.json of the model is missing"));
+
+    // word w<i> is token i
+    nlohmann::json words;
+    for (int i = 0; i < 31; ++i) words["w" + std::to_string(i)] = i;
+    io::write_json(model + "/tokenizer.json",
+                   {{"version", "1.0"},
+                    {"added_tokens", nlohmann::json::array()},
+                    {"pre_tokenizer", {{"type", "WhitespaceSplit"}}},
+                    {"model", {{"type", "WordLevel"}, {"vocab", words}, {"unk_token", "w0"}}}});
+    std::ifstream numbers(ids);
+    std::ofstream out(text);
+    for (std::string number; numbers >> number;) out << "w" << number << "\n";
+    out.close();
+    CHECK(perplexity(text) == perplexity(ids));
 }
 
 namespace {
@@ -196,7 +367,8 @@ TEST_CASE("llama_quantize: a killed run goes on to the same bytes", "[programs]"
     const std::string whole = folder / "whole", killed = folder / "killed";
     const std::string arguments = small + "--method qep --bits 2 --symmetric none --output ";
     REQUIRE(llama_quantize(folder, arguments + whole).code == 0);
-    REQUIRE(files_of(whole).size() == 10);  // 6 blocks, the rest, index, config, quantize_config
+    REQUIRE(files_of(whole).size() ==
+            12);  // 6 blocks, the rest, index, two configurations, two of a tokenizer
 
     // what a run leaves that was killed in the third block
     copy_files(whole, killed, {"model-00001-of-00007.safetensors", "model-00002-of-00007.safetensors"});
@@ -237,7 +409,8 @@ TEST_CASE("llama_quantize: what cannot be done is refused with the reason", "[pr
     CHECK(contains(refusal("--format gguf-f16 --method gptq"),
                    "--method is gptq, expected rtn, for nothing is solved"));
     CHECK(contains(refusal("--format gguf-q6_k --group-size 128"), "group_size is 128, expected 16"));
-    CHECK(contains(refusal("--format gguf-q6_k --rotate hadamard"), "llama.cpp has no online transforms"));
+    CHECK(contains(refusal("--format gguf-q6_k --rotate hadamard --online-hadamard"),
+                   "llama.cpp has no online transforms"));
     CHECK(contains(refusal("--output " + (folder / "o") + " --scale-type f32"), "--scale-type is"));
     CHECK(contains(refusal("--rotate " + (folder / "r.safetensors")), "r.safetensors"));
     CHECK(contains(refusal("--method rtn --residual-stream"), "--residual-stream: --methods is rtn"));
@@ -247,6 +420,15 @@ TEST_CASE("llama_quantize: what cannot be done is refused with the reason", "[pr
     CHECK(contains(refusal("--clip --scale-survivors 4"), "--scale-survivors: --scale-search is norm"));
     CHECK(contains(refusal("--method none --final-norm"), "--final-norm: --methods is none"));
     CHECK(contains(refusal("--method none --best"), "--best: --methods is none"));
+    CHECK(
+        contains(refusal("--format nf4 --group-size 48 --method gptq"), "the group size is 48, expected 64"));
+    CHECK(contains(refusal("--format mxfp4 --method gptaq"), "--method is gptaq, expected rtn, gptq or qep"));
+    CHECK(contains(
+        refusal("--format compressed-tensors --order activation --method gptq --output " + (folder / "o")),
+        "natural or group, or --static-groups"));
+    CHECK(contains(
+        refusal("--format compressed-tensors --group-size 100 --method gptq --output " + (folder / "o")),
+        "inputs of model.layers.0.self_attn.q_proj are 256, expected a multiple of the group size, 100"));
     CHECK_FALSE(fs::exists(folder / "five"));
 }
 

@@ -92,7 +92,7 @@ TEST_CASE("programs refuse at once what would fail or change nothing", "[program
              {llama, "--methods gptq --format gptq-v1", "--format is given"},
              {llama, "--methods gptq --symmetric none --format gptq-v1" + out, "--symmetric is none"},
              {llama, "--methods gptq --rotation-seed 3", "--rotation-seed is given"},
-             {llama, "--methods gptq --no-online-hadamard", "--no-online-hadamard is given"},
+             {llama, "--methods gptq --online-hadamard", "--online-hadamard is given"},
              {llama, "--methods gptq --activation-clip 0.5", "--activation-clip is given"},
              {llama, "--methods none" + out, "--output is given"},
              {llama, "--methods gptq --plot " + (folder / "no/p.svg"), "no' is missing, expected a folder"},

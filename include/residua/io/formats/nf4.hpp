@@ -10,7 +10,10 @@
 
 #include "residua/grids/codebook_grid.hpp"
 #include "residua/io/formats/layer_packing.hpp"
+#include "residua/io/formats/quantization_config.hpp"
+#include "residua/io/json_tree.hpp"
 #include "residua/io/safetensors/writer.hpp"
+#include "residua/io/tensor_shape.hpp"
 
 namespace residua::io {
 
@@ -37,6 +40,18 @@ struct NF4Layer {
                 tensor_of(prefix + ".weight.absmax", {rows * cols / group_size}, absmax),
                 tensor_of(prefix + ".weight.quant_map", {16}, quant_map),
                 {prefix + ".weight.quant_state.bitsandbytes__nf4", DType::U8, {std::ssize(state)}, state}};
+    }
+
+    /// quantization_config of a checkpoint whose linear layers, but `ignore`, are all stored like this one.
+    [[nodiscard]] static nlohmann::json config(const std::vector<std::string>& ignore = {"lm_head"}) {
+        return {{"quant_method", "bitsandbytes"},
+                {"load_in_4bit", true},
+                {"load_in_8bit", false},
+                {"bnb_4bit_quant_type", "nf4"},
+                {"bnb_4bit_use_double_quant", false},
+                {"bnb_4bit_quant_storage", "uint8"},
+                {"bnb_4bit_compute_dtype", "bfloat16"},
+                {"llm_int8_skip_modules", ignore}};
     }
 };
 
@@ -77,6 +92,35 @@ struct NF4Layer {
     layer.scales = packed.absmax;
     std::ranges::copy(packed.quant_map, layer.grid.values.value);
     layer.validate();
+    return layer;
+}
+
+/// Reads <prefix>.weight and its companions. Throws FormatError where one is missing or does not fit the others, and
+/// where the scales are quantized themselves.
+[[nodiscard]] inline NF4Layer read_nf4(const TensorTable& file, const std::string& prefix) {
+    const std::string weight = prefix + ".weight";
+    const std::string state_name = weight + ".quant_state.bitsandbytes__nf4";
+    if (file.contains(weight + ".nested_absmax"))
+        detail::malformed(file.source(), "tensor ", detail::in_quotes(weight + ".nested_absmax"),
+                          " is there, expected no double quantization");
+    const auto bytes = file.info(state_name).bytes;
+    NF4Layer layer;
+    layer.quant_state.assign(reinterpret_cast<const char*>(bytes.data()), bytes.size());
+    const nlohmann::json state = detail::parse_json_object(layer.quant_state, file.source(), state_name);
+    layer.rows = detail::setting<Index>(state, "/shape/0");
+    layer.cols = detail::setting<Index>(state, "/shape/1");
+    layer.group_size = detail::setting<Index>(state, "/blocksize");
+    const bool is_layer = layer.rows >= 1 && layer.cols >= 1 && layer.group_size >= 2 &&
+                          layer.group_size % 2 == 0 && layer.cols % layer.group_size == 0;
+    if (!is_layer || !residua::detail::product_fits(layer.rows, layer.cols))
+        detail::malformed(file.source(), "tensor ", detail::in_quotes(state_name), " holds ",
+                          detail::shown(state), ", expected even blocks that divide the rows of a matrix");
+    detail::expect_shape(file, weight, {layer.rows * layer.cols / 2, 1});
+    detail::expect_shape(file, weight + ".absmax", {layer.rows * layer.cols / layer.group_size});
+    detail::expect_shape(file, weight + ".quant_map", {16});
+    layer.weight = file.read<std::uint8_t>(weight);
+    layer.absmax = file.read<float>(weight + ".absmax");
+    std::ranges::copy(file.read<float>(weight + ".quant_map"), layer.quant_map.begin());
     return layer;
 }
 
