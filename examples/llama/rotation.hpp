@@ -102,6 +102,13 @@ struct Rotations {
         residua::require(!c.output_norms, "rotations: model_type is", c.type,
                          "one without norms behind o_proj and down_proj");
     }
+
+    /// The same for rotations that learn_rotations() can learn.
+    static void require_learnable(const Config& c) {
+        require_rotatable(c);
+        residua::require(c.experts.count == 0, "learned rotations: experts of the model:", c.experts.count,
+                         "none, whose layers have tokens of their own");
+    }
 };
 
 /// Moves the norms' weights into the linear layers that read them; the norms become ones.

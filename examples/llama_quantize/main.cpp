@@ -3,6 +3,7 @@
 ///
 ///     ../llama               the model itself
 ///     settings.cpp           the command line
+///     learn_rotations.cpp    --rotate learned
 ///     quantize_model.hpp     block after block, layer after layer
 ///     calibration.hpp        the tokens on their way through the full-precision and the quantized model:
 ///                            host_calibration.hpp, cuda/cuda_calibration.hpp
@@ -25,6 +26,7 @@
 #include "checkpoint.hpp"
 #include "cpu_engine.hpp"
 #include "gguf_output.hpp"
+#include "learn_rotations.hpp"
 #include "plain_text.hpp"
 #include "plot.hpp"
 #include "quantize_model.hpp"
@@ -114,6 +116,8 @@ class Comparison {
         }
         read_rotations(config);
         if (!settings_.output.empty() && ranks_.rank() == 0) open_outputs(config);
+        if (settings_.rotation == "learned")
+            rotations_ = learn_rotations(settings_, calibration_, executor_, ranks_.rank() == 0);
         std::vector<Row> rows;
         if (settings_.baseline) rows.push_back(full_precision());
         for (const std::string& method : settings_.methods)
@@ -196,28 +200,33 @@ class Comparison {
             largest_block = std::max(largest_block, block);
         }
         const double model = 2 * double(c.vocabulary) * double(c.hidden) + all_blocks + largest_block;
+        double learning = 0;  // two copies, and all weights in double
+        if (settings_.rotation == "learned")
+            learning =
+                2 * size * model + sizeof(double) * (all_blocks + 18 * double(c.hidden) * double(c.hidden));
         if (settings_.device == "cuda") {  // codes stay here; what is rotated or quantized is read as a whole
             const bool is_whole = settings_.rotation != "none" || !c.quantization.is_null();
-            return all_blocks + (is_whole ? size * model : 0);
+            return std::max(learning, all_blocks + (is_whole ? size * model : 0));
         }
         const double streams = 2 * tokens * (double(c.hidden) + widest);
         const double batch = 2 * 8192 * widest;
-        return size * (model + streams + batch + 4 * widest * widest + 4 * largest);
+        return std::max(learning, size * (model + streams + batch + 4 * widest * widest + 4 * largest));
     }
 
     void read_rotations(const llama::Config& config) {
-        if (settings_.rotation == "none") return;
-        rotations_ =
-            settings_.rotation == "hadamard"
-                ? llama::Rotations::hadamard(config, settings_.rotation_seed, settings_.online_hadamard)
-                : llama::Rotations::read(settings_.rotation, config, settings_.online_hadamard);
+        if (settings_.rotation == "hadamard")
+            rotations_ =
+                llama::Rotations::hadamard(config, settings_.rotation_seed, settings_.online_hadamard);
+        if (settings_.rotation_is_file())
+            rotations_ = llama::Rotations::read(settings_.rotation, config, settings_.online_hadamard);
+        if (settings_.rotation == "learned") llama::Rotations::require_learnable(config);
     }
 
     /// How the model is rotated, for config.json; null if it is not.
     nlohmann::json rotation() const {
         if (settings_.rotation == "none") return {};
         nlohmann::json json{{"kind", settings_.rotation}, {"online_hadamard", settings_.online_hadamard}};
-        if (settings_.rotation == "hadamard") json["seed"] = settings_.rotation_seed;
+        if (!settings_.rotation_is_file()) json["seed"] = settings_.rotation_seed;
         return json;
     }
 
@@ -267,8 +276,7 @@ class Comparison {
         for (const auto& window : calibration_) tokens.add(std::as_bytes(std::span(window)));
         json["calibration tokens"] = tokens.text();
         json["model"] = content_of_model(settings_.model);
-        if (rotations_ && settings_.rotation != "hadamard")
-            json["rotation"] = content_of_file(settings_.rotation);
+        if (settings_.rotation_is_file()) json["rotation"] = content_of_file(settings_.rotation);
         json["residua"] = to_string(residua::version);
         return json;
     }

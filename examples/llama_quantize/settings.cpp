@@ -83,9 +83,15 @@ Settings parse_settings(CLI::App& app, int argc, char** argv) {
             ->capture_default_str();
     const CLI::Option* final_norm = app.add_flag("--final-norm,!--no-final-norm", s.final_norm,
                                                  "fit the last norm's weights to what the blocks became");
-    app.add_option("--rotate", s.rotation, "none, hadamard (QuaRot), or a safetensors file with R1 and R2")
+    app.add_option(
+           "--rotate", s.rotation,
+           "none, hadamard (QuaRot), learned (from there, for what is rounded), or a safetensors file "
+           "with R1 and R2 (SpinQuant)")
         ->capture_default_str();
     app.add_option("--rotation-seed", s.rotation_seed, "of the random signs")->capture_default_str();
+    app.add_option("--rotation-steps", s.rotation_steps, "of --rotate learned, at most, for each rotation")
+        ->check(CLI::NonNegativeNumber)
+        ->capture_default_str();
     const CLI::Option* online = app.add_flag(
         "--online-hadamard,!--no-online-hadamard", s.online_hadamard,
         "with --rotate: transforms before o_proj and down_proj too, which no engine but this one has "
@@ -196,7 +202,9 @@ Settings parse_settings(CLI::App& app, int argc, char** argv) {
     refuse_idle(app, s.output.empty() && s.plot.empty(), {"--overwrite"}, "there is no --output or --plot");
     refuse_idle(app, s.methods == std::vector<std::string>{"none"}, {"--output", "--plot"},
                 "nothing is quantized");
-    refuse_idle(app, s.rotation != "hadamard", {"--rotation-seed"}, "--rotate is not hadamard");
+    refuse_idle(app, s.rotation_is_file() || s.rotation == "none", {"--rotation-seed"},
+                "--rotate is not hadamard or learned");
+    refuse_idle(app, s.rotation != "learned", {"--rotation-steps"}, "--rotate is not learned");
     refuse_idle(app, s.rotation == "none", {"--online-hadamard"}, "--rotate is none");
     refuse_idle(app, inputs.bits == 16,
                 {"--activation-group-size", "--activation-symmetric", "--activation-clip"},

@@ -34,6 +34,7 @@ struct Settings {
     bool final_norm = false;
     std::string rotation = "none";
     std::uint64_t rotation_seed = 0;
+    residua::Index rotation_steps = 100;
     bool online_hadamard = false;
     llama::ActivationSettings activations;
     residua::io::GPTQVersion format = residua::io::GPTQVersion::V2;
@@ -52,6 +53,10 @@ struct Settings {
     nlohmann::json choices;
 
     bool is_onto_integers() const { return !blocks && !floats; }
+
+    bool rotation_is_file() const {
+        return rotation != "none" && rotation != "hadamard" && rotation != "learned";
+    }
 
     /// Whether o_proj and down_proj by this method correct what the residual stream carries.
     bool corrects_stream(const std::string& method) const {

@@ -41,6 +41,7 @@
 ///     transform/hadamard.hpp              HadamardTransform, HadamardOptions, hadamard_matrix, hadamard_sign,
 ///                                         is_hadamard_order, largest_hadamard_block
 ///     transform/activation_quantizer.hpp  ActivationQuantizer
+///     transform/learned_rotation.hpp      learn_rotation, RotationNoise, RotationOptions, LearnedRotation
 ///
 /// To write a grid, a method or a backend:
 ///     grids/grid.hpp                      Grid, TwoLevelGrid, GridParams, ScaleType, round_scale,
@@ -74,3 +75,4 @@
 #include "residua/solver/workspace.hpp"
 #include "residua/transform/activation_quantizer.hpp"
 #include "residua/transform/hadamard.hpp"
+#include "residua/transform/learned_rotation.hpp"

@@ -75,7 +75,8 @@ TEST_CASE("llama_quantize: every method is measured, the better ones are better"
 TEST_CASE("llama_quantize: the output is the model that was measured", "[programs]") {
     const Folder folder;
     const auto [rotation, format] = GENERATE(std::pair("none", "gptq-v1"), std::pair("hadamard", "gptq-v2"),
-                                             std::pair("hadamard --online-hadamard", "gptq-v2"));
+                                             std::pair("hadamard --online-hadamard", "gptq-v2"),
+                                             std::pair("learned --rotation-steps 2", "gptq-v2"));
     const bool is_rotated = std::string(rotation) != "none";
     const bool is_online = contains(rotation, "online");
     const std::string output = folder / "model";
