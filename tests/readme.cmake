@@ -5,7 +5,7 @@
 #   - every relative link and figure leads to a file, from the folder of the page;
 #   - every path in `backticks` that begins with a folder of the repository exists;
 #   - a command in a block of sh names files, programs, presets and targets that exist, and options of
-#     quantize_layer, llama_quantize, gguf_quantize and inspect that these programs have;
+#     quantize_layer, llama_quantize, vit_quantize, gguf_quantize and inspect that these programs have;
 #   - README.md has at most 150 lines.
 
 cmake_minimum_required(VERSION 3.25)
@@ -69,9 +69,10 @@ foreach(source IN LISTS sources)
     endforeach()
 endforeach()
 set(options)
-set(programs "quantize_layer|llama_quantize|gguf_quantize|inspect")
+set(programs "quantize_layer|llama_quantize|vit_quantize|gguf_quantize|inspect")
 file(GLOB_RECURSE sources ${SOURCE_DIR}/examples/quantize_layer/* ${SOURCE_DIR}/examples/llama_quantize/*
-     ${SOURCE_DIR}/examples/inspect/* ${SOURCE_DIR}/examples/llama_cpp/* ${SOURCE_DIR}/examples/support/*)
+     ${SOURCE_DIR}/examples/inspect/* ${SOURCE_DIR}/examples/llama_cpp/* ${SOURCE_DIR}/examples/support/*
+     ${SOURCE_DIR}/examples/vit_quantize/*)
 foreach(source IN LISTS sources)
     read_plain(text ${source})
     string(APPEND options "${text}")

@@ -1,6 +1,5 @@
 #pragma once
 
-#include <Eigen/Core>
 #include <algorithm>
 #include <array>
 #include <charconv>
@@ -10,29 +9,17 @@
 #include <utility>
 #include <vector>
 
+#include "../network/linear.hpp"
 #include "../support/stored_layer.hpp"
 #include "../support/text.hpp"
 #include "config.hpp"
 
 namespace llama {
 
-using Rows = Eigen::Matrix<float, Eigen::Dynamic, Eigen::Dynamic, Eigen::RowMajor>;
-using Vector = Eigen::Matrix<float, 1, Eigen::Dynamic>;
-
-inline residua::MatrixView<float> view(Rows& m) { return {m.data(), m.rows(), m.cols()}; }
-inline residua::MatrixView<const float> view(const Rows& m) { return {m.data(), m.rows(), m.cols()}; }
-
-/// y = x W' + b.
-struct Linear {
-    Rows weight;       ///< (out, in)
-    Vector bias = {};  ///< (out), or empty
-
-    Rows operator()(const Rows& x) const {
-        Rows y = x * weight.transpose();
-        if (bias.size() > 0) y.rowwise() += bias;
-        return y;
-    }
-};
+using network::Linear;
+using network::Rows;
+using network::Vector;
+using network::view;
 
 /// What a linear layer of a block is to the computation.
 enum class Role { Query, Key, Value, Output, Gate, Up, Down };

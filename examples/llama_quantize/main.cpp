@@ -301,24 +301,12 @@ class Comparison {
     std::map<std::string, std::unique_ptr<Output>> outputs_;
 };
 
-nlohmann::json number_or_null(double value) {
-    return std::isfinite(value) ? nlohmann::json(value) : nlohmann::json();
-}
-
 nlohmann::json to_json(const Row& row) {
-    nlohmann::json layers = nlohmann::json::array();
-    for (const LayerRecord& layer : row.layers)
-        layers.push_back({{"name", layer.name},
-                          {"output_error", number_or_null(layer.output_error)},
-                          {"objective", layer.objective},
-                          {"damping", layer.damping},
-                          {"degradation", layer.degradation.text()},
-                          {"seconds", layer.seconds}});
     return {{"method", row.method},
             {"status", row.status},
             {"perplexity", number_or_null(row.perplexity)},
             {"seconds", row.seconds},
-            {"layers", layers}};
+            {"layers", to_json(row.layers)}};
 }
 
 void print(const std::vector<Row>& rows, bool json) {
@@ -340,20 +328,6 @@ void print(const std::vector<Row>& rows, bool json) {
         }
         std::printf(" %10.1f  %s\n", row.seconds, row.status.c_str());
     }
-}
-
-/// What the layers had to put up with, on stderr. Whether it was anything.
-bool warn(const std::vector<Row>& rows) {
-    bool found = false;
-    for (const Row& row : rows) {
-        for (const LayerRecord& layer : row.layers) {
-            const std::string words = layer.degradation.text();
-            if (words.empty()) continue;
-            std::fprintf(stderr, "%s: %s: %s\n", row.method.c_str(), layer.name.c_str(), words.c_str());
-            found = true;
-        }
-    }
-    return found;
 }
 
 void plot(const std::vector<Row>& rows, const Settings& settings) {
@@ -405,7 +379,8 @@ int main(int argc, char** argv) {
         if (!settings.plot.empty()) plot(rows, settings);
         const bool failed =
             std::any_of(rows.begin(), rows.end(), [](const Row& r) { return r.status != "success"; });
-        const bool degraded = warn(rows);
+        bool degraded = false;
+        for (const Row& row : rows) degraded |= announce_degraded(row.method, row.layers);
         return failed || (degraded && !settings.allow_degraded) ? 1 : 0;
     } catch (const std::exception& error) {
         if (ranks.size() > 1) ranks.abort(error.what());

@@ -7,22 +7,11 @@
 #include <residua/distributed/broadcast_layer.hpp>
 #include <stdexcept>
 
-#include "../support/degradation.hpp"
+#include "../support/layer_record.hpp"
 #include "../support/solve_settings.hpp"
 #include "calibration.hpp"
 #include "output.hpp"
 #include "ranks.hpp"
-
-/// What became of one linear layer.
-struct LayerRecord {
-    std::string name;
-    residua::Index block = 0;
-    double output_error = 0;  ///< |Q x - W x_fp| / |W x_fp| on a sample of the tokens; NaN without any
-    double objective = 0;     ///< |(W - Q) X|^2 + 2 tr(E D' W') or |(W - Q) X|^2, what the method minimizes
-    double damping = 0;
-    double seconds = 0;  ///< of the solve
-    Degradation degradation = {};
-};
 
 struct Progress {
     residua::Index block = 0;
@@ -53,11 +42,6 @@ struct ModelMethod {
                    return Method::residuals != residua::Residuals::None;
                });
     }
-};
-
-/// A layer cannot be solved, on no rank.
-struct UnsolvedLayer : std::runtime_error {
-    using std::runtime_error::runtime_error;
 };
 
 /// Quantizes the linear layers of all blocks, one block after the other and within a block in the order of the
@@ -111,7 +95,7 @@ class ModelQuantizer {
                         calibration.put(i, std::move(quantized[i]));
                     } else {
                         const bool is_unreached = reads_moments && tokens == 0;
-                        take_down(calibration.solve(is_unreached ? "rtn" : method_.name, i), record);
+                        record.take_down(calibration.solve(is_unreached ? "rtn" : method_.name, i));
                         if (reads_moments && layer.expert != llama::every_token && tokens < layer.in)
                             record.degradation.expert_tokens = tokens;
                         if (!record.degradation.text().empty())
@@ -155,17 +139,6 @@ class ModelQuantizer {
                 .expert_tokens = residua::Index(number(5)),
                 .objective = number(2),
                 .rounding = number(3)};
-    }
-
-    static void take_down(const residua::Report& r, LayerRecord& record) {
-        if (r.status != residua::Status::Success)
-            throw UnsolvedLayer("residua: " + record.name + ": " + std::string(to_string(r.status)) +
-                                ", damping " + std::to_string(r.damping) + ", dead inputs " +
-                                std::to_string(r.dead_columns.size()));
-        record.objective = r.achieved().value_or(0);
-        record.damping = r.damping;
-        record.degradation = Degradation::of(r);
-        record.seconds = r.seconds.solve();
     }
 
     /// Writes the block when it is there, after the one before, in a thread of its own.

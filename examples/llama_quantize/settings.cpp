@@ -1,5 +1,6 @@
 #include "settings.hpp"
 
+#include "../support/activation_arguments.hpp"
 #include "../support/choices.hpp"
 #include "../support/ggml_types.hpp"
 #include "../support/solver_arguments.hpp"
@@ -7,20 +8,6 @@
 namespace {
 
 using namespace residua;
-
-/// Options of one activation quantizer; 16 bits: none.
-struct ActivationArguments {
-    int bits = 16;
-    ActivationQuantizer quantizer{.clip_ratio = 0.9};
-
-    std::optional<ActivationQuantizer> get(const char* option) {
-        require(bits == 16 || (bits >= 2 && bits <= 8), std::string(option) + " is", bits, "2 to 8, or 16");
-        if (bits == 16) return {};
-        quantizer.bits = bits;
-        quantizer.validate();
-        return quantizer;
-    }
-};
 
 /// The options that change no byte of the output, and those that name files.
 const std::set<std::string> no_choices{"help",        "model",  "calibration",  "calibration-windows",
@@ -97,15 +84,7 @@ Settings parse_settings(CLI::App& app, int argc, char** argv) {
         "with --rotate: transforms before o_proj and down_proj too, which no engine but this one has "
         "(default: where nothing is written)");
     ActivationArguments inputs, cache;
-    app.add_option("--activation-bits", inputs.bits, "bits of the linear layers' inputs; 16: as they are")
-        ->capture_default_str();
-    app.add_option("--activation-group-size", inputs.quantizer.group_size,
-                   "features that share a scale; -1: all")
-        ->capture_default_str();
-    bool symmetric = false;
-    app.add_flag("--activation-symmetric", symmetric, "zero in the middle of the range");
-    app.add_option("--activation-clip", inputs.quantizer.clip_ratio, "part of the range that is covered")
-        ->capture_default_str();
+    inputs.add_to(app);
     app.add_option("--kv-bits", cache.bits, "bits of the key and value cache; 16: as it is")
         ->capture_default_str();
     app.add_option("--output", s.output,
@@ -173,7 +152,6 @@ Settings parse_settings(CLI::App& app, int argc, char** argv) {
 
     if (s.calibration.empty()) s.calibration = s.model / "calibration.txt";
     if (s.evaluation.empty()) s.evaluation = s.model / "eval.txt";
-    if (symmetric) inputs.quantizer.symmetry = Symmetry::Restricted;
     s.activations.inputs = inputs.get("--activation-bits");
     s.activations.cache = cache.get("--kv-bits");
     if (!s.output.empty() && solver.scale_type->count() == 0) s.solve.grid.scale_type = ScaleType::Float16;

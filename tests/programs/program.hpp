@@ -47,6 +47,10 @@ inline Output llama_quantize(const Folder& folder, const std::string& arguments)
     return run_program(RESIDUA_LLAMA_QUANTIZE, folder, arguments);
 }
 
+inline Output vit_quantize(const Folder& folder, const std::string& arguments) {
+    return run_program(RESIDUA_VIT_QUANTIZE, folder, arguments);
+}
+
 inline bool contains(const std::string& text, const std::string& part) {
     return text.find(part) != std::string::npos;
 }

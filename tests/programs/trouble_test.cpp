@@ -66,7 +66,8 @@ TEST_CASE("programs refuse at once what would fail or change nothing", "[program
     struct Case {
         std::string program, arguments, message;
     };
-    const std::string layer = RESIDUA_QUANTIZE_LAYER, llama = RESIDUA_LLAMA_QUANTIZE;
+    const std::string layer = RESIDUA_QUANTIZE_LAYER, llama = RESIDUA_LLAMA_QUANTIZE,
+                      vit = RESIDUA_VIT_QUANTIZE;
     const std::string out = " --output " + (folder / "out");
     for (const Case& c : std::vector<Case>{
              {layer, "--method gptq --format gptq-v2 --bits 5",
@@ -93,10 +94,21 @@ TEST_CASE("programs refuse at once what would fail or change nothing", "[program
              {llama, "--methods gptq --symmetric none --format gptq-v1" + out, "--symmetric is none"},
              {llama, "--methods gptq --rotation-seed 3", "--rotation-seed is given"},
              {llama, "--methods gptq --online-hadamard", "--online-hadamard is given"},
+             {llama, "--methods gptq --rotate hadamard --rotation-steps 3", "--rotation-steps is given"},
              {llama, "--methods gptq --activation-clip 0.5", "--activation-clip is given"},
              {llama, "--methods none" + out, "--output is given"},
              {llama, "--methods gptq --plot " + (folder / "no/p.svg"), "no' is missing, expected a folder"},
-             {llama, "--methods gptq --threads 100000", "threads is 100000, expected 1"}}) {
+             {llama, "--methods gptq --threads 100000", "threads is 100000, expected 1"},
+             {vit, "--methods gptq,gptq", "--methods: gptq is given twice"},
+             {vit, "--methods gptq --activation-clip 0.5", "--activation-clip is given"},
+             {vit, "--methods gptq --stream-alpha 0.3", "--stream-alpha: --residual-stream is off"},
+             {vit, "--methods gptq --patch-bits 9", "--patch-bits is 9, expected 2 to 8, or 16"},
+             {vit, "--methods gptq --overwrite", "--overwrite is given"},
+             {vit, "--methods gptq,qep" + out, "--output: --methods is more than one"},
+             {vit, "--methods gptq --draws 2" + out, "--output: --draws is 2"},
+             {vit, "--methods gptq --draws 2 --calibration-images 0", "--calibration-images is 0"},
+             {vit, "--methods gptq --calibration-images 2000", "is 2000, expected at most the 1198"},
+             {vit, "--methods gptq --model " + (folder / "no"), "no"}}) {
         CAPTURE(c.program, c.arguments);
         const Output result = run_program(c.program, folder, c.arguments);
         CAPTURE(result.err);
