@@ -28,16 +28,18 @@ Operations operations(double m, Index in_features) {
 /// Values of `clip`: no search, and a search for the scales by norm or by loss.
 enum Search { none, by_norm, by_loss };
 
-template <class M>
-void solve_on(Device& device, benchmark::State& state) {
+ClipSearch search_of(std::int64_t search) {
+    return {.enabled = search != none, .search = search == by_loss ? ScaleSearch::Loss : ScaleSearch::Norm};
+}
+
+template <class M, class G>
+void solve_onto(const G& grid, Index group_size, Device& device, benchmark::State& state) {
     const Index m = state.range(0);
     const Index n = state.range(1);
     const auto moments = random_moments(device, n, M::residuals != Residuals::None);
     const auto w = random_on<Input>(device, m, n, 0, 3);
-    const ClipSearch clip{.enabled = state.range(3) != 0,
-                          .search = state.range(3) == by_loss ? ScaleSearch::Loss : ScaleSearch::Norm};
-    const IntegerGrid grid{.bits = int(state.range(2)), .clip = clip};
     SolverOptions options;
+    options.group_size = group_size;
     measure(
         state, operations<M>(double(m), n),
         [&] {
@@ -47,6 +49,12 @@ void solve_on(Device& device, benchmark::State& state) {
             if (!q) state.SkipWithError(to_string(q.report.status).data());
         },
         device);
+}
+
+template <class M>
+void solve_on(Device& device, benchmark::State& state) {
+    const IntegerGrid grid{.bits = int(state.range(2)), .clip = search_of(state.range(3))};
+    solve_onto<M>(grid, SolverOptions().group_size, device, state);
 }
 
 void product(benchmark::State& state) {
@@ -103,6 +111,33 @@ BENCHMARK_TEMPLATE(solve, GPTQ)->Apply(sizes);
 BENCHMARK_TEMPLATE(solve, GPTAQ)->Apply(sizes);
 BENCHMARK_TEMPLATE(solve, ResidualComp)->Apply(sizes);
 BENCHMARK_TEMPLATE(solve, QEP)->Apply(sizes);
+
+/// K-quants of `bits`, and integers with a zero in groups of as many columns and in groups of 128.
+template <Index Columns>
+void k_quants(benchmark::State& state) {
+    const KQuantGrid<Columns> grid{.bits = int(state.range(2)), .clip = search_of(state.range(3))};
+    solve_onto<GPTQ>(grid, Columns, backend(), state);
+}
+template <Index Columns>
+void integers(benchmark::State& state) {
+    const IntegerGrid grid{
+        .bits = int(state.range(2)), .symmetry = Symmetry::None, .clip = search_of(state.range(3))};
+    solve_onto<GPTQ>(grid, Columns, backend(), state);
+}
+/// K-quants have no search by norm: each fit looks through as many ranges.
+template <Search Other, int... Bits>
+void searched_sizes(benchmark::internal::Benchmark* b) {
+    b->ArgNames({"out", "in", "bits", "clip"})->UseManualTime()->Unit(benchmark::kMillisecond)->Iterations(5);
+    for (const int bits : {Bits...}) {
+        for (const Search search : {Other, by_loss}) b->Args({4096, 4096, bits, search});
+    }
+}
+
+BENCHMARK_TEMPLATE(k_quants, 16)->Apply(searched_sizes<none, 2, 3, 6>);
+BENCHMARK_TEMPLATE(integers, 16)->Apply(searched_sizes<by_norm, 2, 3, 6>);
+BENCHMARK_TEMPLATE(k_quants, 32)->Apply(searched_sizes<none, 4, 5>);
+BENCHMARK_TEMPLATE(integers, 32)->Apply(searched_sizes<by_norm, 4, 5>);
+BENCHMARK_TEMPLATE(integers, 128)->Apply(searched_sizes<by_norm, 2, 3, 4, 5, 6>);
 
 }  // namespace
 

@@ -187,8 +187,8 @@ Params search(const Grid& grid, const std::vector<double>& x, const std::vector<
         return number == 0 ? 0 : number * clamped(code, facts.lowest, facts.highest);
     };
     std::vector<Params> list = {fitted};
-    for (const double offset : facts.offsets) {
-        const Params best = least_squares(facts, x, weights, guess_of(facts, x, offset));
+    for (std::size_t i = 0; i < facts.offsets.size(); i += 3) {
+        const Params best = least_squares(facts, x, weights, guess_of(facts, x, facts.offsets[i]));
         const double steps = best.scale / shared.scale;
         const double zero = facts.minimum ? product(std::nearbyint(best.zero / shared.zero), shared.zero) : 0;
         const double other = facts.minimum ? std::nearbyint(steps) : std::ceil(steps);

@@ -137,7 +137,7 @@ void Draft::read_journal() {
         if (!entry.is_object() || !entry.contains("hash"))
             continue;  // the run was killed while it wrote this line
         const Record record = Record::of(entry.at("record"));
-        if (hash(record.tensor, record.matrix) == entry.at("hash"))
+        if (hash(record.tensor, record.matrix) == entry.at("hash").get<std::string>())
             done_[{record.tensor, record.matrix}] = record;
     }
 }

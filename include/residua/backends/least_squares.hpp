@@ -50,13 +50,16 @@ template <Real T, TwoLevelGrid<T> G>
     return p;
 }
 
-/// Of the candidates of a search for a group's codes: number 0 is what the group has, two come from every guess.
-template <class G>
-[[nodiscard]] RESIDUA_HOST_DEVICE inline int searched_codes(const G& grid) {
-    return 1 + 2 * grid.guesses();
+/// A search for a group's codes, given what its family shares, looks at every third guess of the fit: those between
+/// mostly come to the same codes.
+inline constexpr int guesses_apart = 3;
+
+/// Of the candidates of such a search: number 0 is what the group has, two come from every guess that it looks at.
+[[nodiscard]] RESIDUA_HOST_DEVICE constexpr int searched_codes(int guesses) {
+    return 1 + 2 * ((guesses + guesses_apart - 1) / guesses_apart);
 }
 template <class G>
-inline constexpr int most_searched_codes = 1 + 2 * G::most_guesses;
+inline constexpr int most_searched_codes = searched_codes(G::most_guesses);
 
 /// Candidate i < 2 of a guess, near the parameters that its codes were `fitted` with: the scale is rounded to both
 /// neighbours or, where a minimum makes up for some of the difference, to the nearest code and the one below.

@@ -218,10 +218,11 @@ void fit_by_loss(const G& grid, Index count, Column column, const T* weights, Lo
     choose_by_loss(shortlist, ClipSearch(grid.clip).survivors, loss, scale, zero);
 }
 
-/// body(scale, zero, error) for every guess of a TwoLevelGrid: the parameters that are best for its codes, before the
-/// family is settled, and the weighted sum of squares that they leave. Returns the sum of the weights.
+/// body(scale, zero, error) for every guess of a TwoLevelGrid, or each of those so many apart: the parameters that are
+/// best for its codes, before the family is settled, and the weighted sum of squares that they leave. Returns the sum of
+/// the weights.
 template <Index L, Real T, TwoLevelGrid<T> G, class Column, class Body>
-T for_guesses(const G& grid, Index count, Column column, const T* weights, Body body) {
+T for_guesses(const G& grid, Index count, Column column, const T* weights, int apart, Body body) {
     T low[L];
     T high[L];
     range_of<L>(count, column, low, high);
@@ -237,7 +238,7 @@ T for_guesses(const G& grid, Index count, Column column, const T* weights, Body 
     alignas(64) T scale[L];
     alignas(64) T zero[L];
     alignas(64) T error[L];
-    for (int guess = 0; guess < grid.guesses(); ++guess) {
+    for (int guess = 0; guess < grid.guesses(); guess += apart) {
         T first_scale[L];
         T first_zero[L];
         for (Index l = 0; l < L; ++l) {
@@ -286,11 +287,11 @@ T fit_one_of_family(const G& grid, Index count, Column column, const T* weights,
         }
         is_first = false;
     };
-    return for_guesses<L>(grid, count, column, weights, keep_best);
+    return for_guesses<L>(grid, count, column, weights, 1, keep_best);
 }
 
 /// Searches the codes of a group of a TwoLevelGrid that was fitted, given the numbers that its family shares: of what
-/// `scale` and `zero` are and what every guess comes to, rounded to two codes, the survivor with the least loss.
+/// `scale` and `zero` are and what each searched guess comes to, rounded to two codes, the survivor with the least loss.
 template <Index L, Real T, TwoLevelGrid<T> G, class Column, class Loss>
 void search_codes(const G& grid, Index count, Column column, const T* weights, const T* shared_scale,
                   const T* shared_zero, Loss loss, T* scale, T* zero) {
@@ -298,7 +299,7 @@ void search_codes(const G& grid, Index count, Column column, const T* weights, c
     shortlist.add(grid, count, column, weights, scale, zero);
     alignas(64) T candidate_scale[L];
     alignas(64) T candidate_zero[L];
-    for_guesses<L>(grid, count, column, weights, [&](const T* fitted_scale, const T* fitted_zero, const T*) {
+    const auto add_both = [&](const T* fitted_scale, const T* fitted_zero, const T*) {
         for (int i = 0; i < 2; ++i) {
             for (Index l = 0; l < L; ++l) {
                 const GridParams<T> p = searched_params(grid, GridParams<T>{fitted_scale[l], fitted_zero[l]},
@@ -308,7 +309,8 @@ void search_codes(const G& grid, Index count, Column column, const T* weights, c
             }
             shortlist.add(grid, count, column, weights, candidate_scale, candidate_zero);
         }
-    });
+    };
+    for_guesses<L>(grid, count, column, weights, guesses_apart, add_both);
     choose_by_loss(shortlist, ClipSearch(grid.clip).survivors, loss, scale, zero);
 }
 
