@@ -12,7 +12,7 @@ struct TwoLevel {
     std::vector<double> levels;  ///< w ~ scale levels[code] + zero
     bool minimum;
     double lowest, highest;       ///< codes of scales
-    std::vector<double> offsets;  ///< of the guesses, in levels
+    std::vector<double> offsets;  ///< of the guesses, in levels, in the order of the grid
     ClipSearch clip = {};
 };
 
@@ -29,7 +29,7 @@ inline TwoLevel facts_of(int bits) {
         facts.levels.push_back(code - (facts.minimum ? 0.0 : std::ldexp(1.0, bits - 1)));
     facts.lowest = bits == 3 ? -32 : bits == 6 ? -128 : 0;
     facts.highest = bits == 2 ? 15 : bits == 3 ? 31 : bits == 6 ? 127 : 63;
-    facts.offsets = facts.minimum ? offsets(-18, 18, 0.0495) : offsets(-9, 9, 0.099);
+    facts.offsets = facts.minimum ? offsets(-18, 18, 0.0495) : offsets(-9, 9, -0.099);
     return facts;
 }
 template <int Columns>
@@ -187,8 +187,10 @@ Params search(const Grid& grid, const std::vector<double>& x, const std::vector<
         return number == 0 ? 0 : number * clamped(code, facts.lowest, facts.highest);
     };
     std::vector<Params> list = {fitted};
-    for (std::size_t i = 0; i < facts.offsets.size(); i += 3) {
-        const Params best = least_squares(facts, x, weights, guess_of(facts, x, facts.offsets[i]));
+    constexpr std::size_t guesses = 8;  // evenly spread, from the first to the last
+    for (std::size_t i = 0; i < guesses; ++i) {
+        const double offset = facts.offsets[i * (facts.offsets.size() - 1) / (guesses - 1)];
+        const Params best = least_squares(facts, x, weights, guess_of(facts, x, offset));
         const double steps = best.scale / shared.scale;
         const double zero = facts.minimum ? product(std::nearbyint(best.zero / shared.zero), shared.zero) : 0;
         const double other = facts.minimum ? std::nearbyint(steps) : std::ceil(steps);

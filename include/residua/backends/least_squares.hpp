@@ -50,16 +50,18 @@ template <Real T, TwoLevelGrid<T> G>
     return p;
 }
 
-/// A search for a group's codes, given what its family shares, looks at every third guess of the fit: those between
-/// mostly come to the same codes.
-inline constexpr int guesses_apart = 3;
+/// A search for a group's codes, given what its family shares, looks at so many of the fit's guesses, evenly spread: those
+/// between mostly come to the same codes.
+inline constexpr int searched_guesses = 8;
 
-/// Of the candidates of such a search: number 0 is what the group has, two come from every guess that it looks at.
-[[nodiscard]] RESIDUA_HOST_DEVICE constexpr int searched_codes(int guesses) {
-    return 1 + 2 * ((guesses + guesses_apart - 1) / guesses_apart);
-}
+/// Guess i < searched_guesses of them.
 template <class G>
-inline constexpr int most_searched_codes = searched_codes(G::most_guesses);
+[[nodiscard]] RESIDUA_HOST_DEVICE constexpr int searched_guess(const G& grid, int i) {
+    return i * (grid.guesses() - 1) / (searched_guesses - 1);
+}
+
+/// Candidates of such a search: number 0 is what the group has, two come from each guess that it looks at.
+inline constexpr int searched_codes = 1 + 2 * searched_guesses;
 
 /// Candidate i < 2 of a guess, near the parameters that its codes were `fitted` with: the scale is rounded to both
 /// neighbours or, where a minimum makes up for some of the difference, to the nearest code and the one below.

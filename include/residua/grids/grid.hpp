@@ -69,7 +69,7 @@ enum class Rounding { Nearest, Down, Up };
 ///  11. grid.family() <= G::largest_family is how many groups of G::group_size <= 64 columns share.
 ///  12. decode(code, {s, z}) = s decode(code, {1, 0}) + z, for z <= 0 where grid.has_minimum(), else z = 0.
 ///      Scales are of either sign or 0, with which every code is as good.
-///  13. grid.guess(i, low, high), i < grid.guesses() <= G::most_guesses, low <= 0 <= high, are parameters whose
+///  13. grid.guess(i, low, high), i < grid.guesses(), low <= 0 <= high, are parameters whose
 ///      codes are worth trying in a group with weights in [low, high]. The fit takes the parameters with the least
 ///      weighted sum of squares for those codes, and keeps the best of all guesses.
 ///  14. grid.settle(params, weights, count) makes the parameters of `count` <= family() groups those that a
@@ -85,7 +85,6 @@ template <class G, class T>
 concept TwoLevelGrid = detail::AnyGrid<G, T> &&
     requires(const G grid, T x, int i, GridParams<T>* params, const T* weights) {
     { G::largest_family } -> std::convertible_to<int>;
-    { G::most_guesses } -> std::convertible_to<int>;
     { grid.family() } -> std::same_as<int>;
     { grid.has_minimum() } -> std::same_as<bool>;
     { grid.guesses() } -> std::same_as<int>;

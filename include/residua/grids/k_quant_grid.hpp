@@ -166,7 +166,6 @@ template <int Columns>
 requires(Columns == 16 || Columns == 32) struct KQuantGrid {
     static constexpr Index group_size = Columns;
     static constexpr int largest_family = static_cast<int>(k_quant_columns / Columns);
-    static constexpr int most_guesses = 37;
 
     int bits = Columns == 16 ? 3 : 4;
     ClipSearch clip = {};
@@ -192,9 +191,7 @@ requires(Columns == 16 || Columns == 32) struct KQuantGrid {
         return {0, 63};
     }
 
-    [[nodiscard]] RESIDUA_HOST_DEVICE constexpr int guesses() const {
-        return has_minimum() ? most_guesses : 19;
-    }
+    [[nodiscard]] RESIDUA_HOST_DEVICE constexpr int guesses() const { return has_minimum() ? 37 : 19; }
 
     /// The range in steps that are up to 0.9 more or fewer than there are.
     template <Real T>
@@ -260,7 +257,6 @@ struct IQ4Levels {
 struct IQ4Grid {
     static constexpr Index group_size = 32;
     static constexpr int largest_family = static_cast<int>(k_quant_columns / group_size);
-    static constexpr int most_guesses = 15;
 
     bool nested = true;  ///< IQ4_XS, or IQ4_NL
     ClipSearch clip = {};
@@ -274,7 +270,7 @@ struct IQ4Grid {
     [[nodiscard]] RESIDUA_HOST_DEVICE constexpr detail::CodeRange scale_codes() const {
         return nested ? detail::CodeRange{-32, 31} : detail::CodeRange{1, 1};
     }
-    [[nodiscard]] RESIDUA_HOST_DEVICE constexpr int guesses() const { return most_guesses; }
+    [[nodiscard]] RESIDUA_HOST_DEVICE constexpr int guesses() const { return 15; }
 
     /// The extreme at up to 7 units from the first level.
     template <Real T>

@@ -16,7 +16,7 @@ inline constexpr int warps = 8;
 /// Of a search by loss onto a grid of type G, at most.
 template <class T, class G>
 constexpr int most_candidates() {
-    if constexpr (TwoLevelGrid<G, T>) return most_searched_codes<G>;
+    if constexpr (TwoLevelGrid<G, T>) return searched_codes;
     return ClipSearch::most_candidates;
 }
 
@@ -329,21 +329,21 @@ class CodeSearch {
     __device__ CodeSearch(const G& grid, const Group& group, GridParams<T> present, GridParams<T> shared)
         : grid_(grid), group_(group), present_(present), shared_(shared) {}
 
-    __device__ int count() const { return searched_codes(grid_.guesses()); }
+    __device__ int count() const { return searched_codes; }
     __device__ GridParams<T> params(int candidate) const {
         T error;
         // every lane may ask for another one: number 0 works on a guess, too, that it does not need
         const int other = candidate > 0 ? candidate - 1 : 0;
-        const GridParams<T> fitted = group_.fitted_to(other / 2 * guesses_apart, error);
+        const GridParams<T> fitted = group_.fitted_to(searched_guess(grid_, other / 2), error);
         return candidate > 0 ? searched_params(grid_, fitted, shared_, other % 2) : present_;
     }
 
     /// The errors of all candidates, into the scratch. A barrier follows.
     __device__ void screen(FitScratch<T, G>& scratch, int warp, int lane) const {
         if (warp == 0) scratch.error[0][lane] = group_.error_of(present_);
-        for (int pair = warp; 2 * pair + 1 < count(); pair += warps) {
+        for (int pair = warp; pair < searched_guesses; pair += warps) {
             T error;
-            const GridParams<T> fitted = group_.fitted_to(pair * guesses_apart, error);
+            const GridParams<T> fitted = group_.fitted_to(searched_guess(grid_, pair), error);
             for (int i = 0; i < 2; ++i)
                 scratch.error[1 + 2 * pair + i][lane] =
                     group_.error_of(searched_params(grid_, fitted, shared_, i));

@@ -1,6 +1,7 @@
 #pragma once
 
 #include <algorithm>
+#include <functional>
 #include <limits>
 
 #include "residua/backends/host/lanes.hpp"
@@ -218,11 +219,12 @@ void fit_by_loss(const G& grid, Index count, Column column, const T* weights, Lo
     choose_by_loss(shortlist, ClipSearch(grid.clip).survivors, loss, scale, zero);
 }
 
-/// body(scale, zero, error) for every guess of a TwoLevelGrid, or each of those so many apart: the parameters that are
+/// body(scale, zero, error) for so many guesses of a TwoLevelGrid, number(i) of the grid each: the parameters that are
 /// best for its codes, before the family is settled, and the weighted sum of squares that they leave. Returns the sum of
 /// the weights.
-template <Index L, Real T, TwoLevelGrid<T> G, class Column, class Body>
-T for_guesses(const G& grid, Index count, Column column, const T* weights, int apart, Body body) {
+template <Index L, Real T, TwoLevelGrid<T> G, class Column, class Number, class Body>
+T for_guesses(const G& grid, Index count, Column column, const T* weights, int guesses, Number number,
+              Body body) {
     T low[L];
     T high[L];
     range_of<L>(count, column, low, high);
@@ -238,11 +240,11 @@ T for_guesses(const G& grid, Index count, Column column, const T* weights, int a
     alignas(64) T scale[L];
     alignas(64) T zero[L];
     alignas(64) T error[L];
-    for (int guess = 0; guess < grid.guesses(); guess += apart) {
+    for (int guess = 0; guess < guesses; ++guess) {
         T first_scale[L];
         T first_zero[L];
         for (Index l = 0; l < L; ++l) {
-            const GridParams<T> p = grid.guess(guess, low[l], high[l]);
+            const GridParams<T> p = grid.guess(number(guess), low[l], high[l]);
             first_scale[l] = p.scale;
             first_zero[l] = p.zero;
         }
@@ -287,7 +289,7 @@ T fit_one_of_family(const G& grid, Index count, Column column, const T* weights,
         }
         is_first = false;
     };
-    return for_guesses<L>(grid, count, column, weights, 1, keep_best);
+    return for_guesses<L>(grid, count, column, weights, grid.guesses(), std::identity(), keep_best);
 }
 
 /// Searches the codes of a group of a TwoLevelGrid that was fitted, given the numbers that its family shares: of what
@@ -295,7 +297,7 @@ T fit_one_of_family(const G& grid, Index count, Column column, const T* weights,
 template <Index L, Real T, TwoLevelGrid<T> G, class Column, class Loss>
 void search_codes(const G& grid, Index count, Column column, const T* weights, const T* shared_scale,
                   const T* shared_zero, Loss loss, T* scale, T* zero) {
-    Shortlist<L, T, most_searched_codes<G>> shortlist;
+    Shortlist<L, T, searched_codes> shortlist;
     shortlist.add(grid, count, column, weights, scale, zero);
     alignas(64) T candidate_scale[L];
     alignas(64) T candidate_zero[L];
@@ -310,7 +312,8 @@ void search_codes(const G& grid, Index count, Column column, const T* weights, c
             shortlist.add(grid, count, column, weights, candidate_scale, candidate_zero);
         }
     };
-    for_guesses<L>(grid, count, column, weights, guesses_apart, add_both);
+    const auto number = [&](int i) { return searched_guess(grid, i); };
+    for_guesses<L>(grid, count, column, weights, searched_guesses, number, add_both);
     choose_by_loss(shortlist, ClipSearch(grid.clip).survivors, loss, scale, zero);
 }
 
