@@ -114,6 +114,7 @@ inline Rows attention(const Config& c, const Rows& q, const Rows& k, const Rows&
     const Index size = c.head_size;
     const float scale = c.score_scale();
     Rows context(tokens, q.cols());
+    Eigen::Array<float, Eigen::Dynamic, 1> sums(rows_at_once);  // of the exponentials of each query's scores
     for (Index head = 0; head < c.heads; ++head) {
         const Index source = head / (c.heads / c.key_value_heads) * size;
         for (Index first = 0; first < tokens; first += rows_at_once) {
@@ -127,12 +128,13 @@ inline Rows attention(const Config& c, const Rows& q, const Rows& k, const Rows&
                 const Index begin = std::max(Index(0), end - reach);
                 auto row = scores.row(t).segment(begin, end - begin).array();
                 row = (row - row.maxCoeff()).exp();
-                row /= row.sum();
+                sums(t) = row.sum();
                 scores.row(t).head(begin).setZero();
                 scores.row(t).tail(keys - end).setZero();
             }
-            context.block(first, head * size, count, size).noalias() =
-                scores * v.block(first_key, source, keys, size);
+            auto values = context.block(first, head * size, count, size);
+            values.noalias() = scores * v.block(first_key, source, keys, size);
+            values.array().colwise() /= sums.head(count);
         }
     }
     return context;
