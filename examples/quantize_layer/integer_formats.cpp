@@ -41,6 +41,8 @@ void write(const Settings& settings, const std::string& method, const Quantized<
                               io::quantization_metadata(packed.config()));
         return;
     }
+    if (settings.format == "onnx-matmulnbits")
+        return io::write_onnx(settings.output, io::pack_matmul_nbits(layer), settings.name);
     const auto version = settings.format == "gptq-v1" ? io::GPTQVersion::V1 : io::GPTQVersion::V2;
     const io::GPTQLayer packed = io::pack_gptq(layer, version);
     io::write_safetensors(settings.output, packed.tensors(settings.name),

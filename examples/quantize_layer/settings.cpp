@@ -1,6 +1,7 @@
 #include "settings.hpp"
 
 #include <residua/io/formats/gptq_config.hpp>
+#include <residua/io/formats/onnx_matmul.hpp>
 
 #include "../support/ggml_types.hpp"
 #include "../support/output_file.hpp"
@@ -18,8 +19,8 @@ Settings parse_settings(CLI::App& app, int argc, char** argv) {
     bool overwrite = false;
     app.add_flag("--overwrite", overwrite, "replace a file of the output's name");
     std::vector<std::string> formats = ggml_format_names();
-    formats.insert(formats.begin(),
-                   {"residua", "gptq-v1", "gptq-v2", "compressed-tensors", "nvfp4", "mxfp4", "nf4"});
+    formats.insert(formats.begin(), {"residua", "gptq-v1", "gptq-v2", "compressed-tensors", "nvfp4", "mxfp4",
+                                     "nf4", "onnx-matmulnbits"});
     app.add_option("--format", s.format,
                    "residua: codes, scales, zeros, group_index and dequantized weights as plain tensors")
         ->check(CLI::IsMember(formats))
@@ -58,7 +59,9 @@ Settings parse_settings(CLI::App& app, int argc, char** argv) {
         require(is_known, "--format " + s.format + ": --method is", s.method, "rtn, gptq, qep or all");
     } else {
         s.solve.resolve_group_size();
-        if (s.format != "residua" && solver.scale_type->count() == 0)
+        const bool is_onnx = s.format == "onnx-matmulnbits";
+        if (is_onnx) residua::io::require_matmul_nbits(s.solve.grid.bits, s.solve.options.group_size);
+        if (s.format != "residua" && !is_onnx && solver.scale_type->count() == 0)
             s.solve.grid.scale_type = residua::ScaleType::Float16;
     }
     s.solve.validate();

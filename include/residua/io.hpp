@@ -17,6 +17,8 @@
 ///                                     read_pack_quantized
 ///     formats/fp4.hpp                 FP4Layer, pack_nvfp4, unpack_nvfp4, pack_mxfp4, unpack_mxfp4, read_fp4
 ///     formats/nf4.hpp                 NF4Layer, pack_nf4, unpack_nf4, read_nf4
+///     formats/onnx_matmul.hpp         MatMulNBitsLayer, pack_matmul_nbits, unpack_matmul_nbits, write_onnx,
+///                                     require_matmul_nbits
 ///     formats/model_config.hpp        write_quantization_config, find_quantization_config, quantization_metadata,
 ///                                     write_json, read_json
 ///     gguf/tensor.hpp                 GGMLType, name_of, GGUFTensor, GGMLMatrix
@@ -50,6 +52,7 @@
 #include "residua/io/formats/model_config.hpp"
 #include "residua/io/formats/moments.hpp"
 #include "residua/io/formats/nf4.hpp"
+#include "residua/io/formats/onnx_matmul.hpp"
 #include "residua/io/gguf/blocks.hpp"
 #include "residua/io/gguf/file.hpp"
 #include "residua/io/gguf/super_blocks.hpp"

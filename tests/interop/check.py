@@ -2,7 +2,8 @@
 residua, and compares with residua's dequantized weights, bit by bit.
 
 GPTQ and NF4 are unpacked with numpy alone. GGUF files are read and dequantized by the package gguf, compressed-tensors
-by the package of that name (which needs torch); without it, by numpy. Exit status 77: numpy, safetensors or gguf are
+by the package of that name (which needs torch); without it, by numpy. ONNX files are unpacked with numpy, and run by
+the package onnxruntime where it is there. Exit status 77: numpy, safetensors or gguf are
 missing, nothing or not everything was checked.
 """
 
@@ -34,6 +35,13 @@ try:
 except ImportError:
     compressed_tensors = None
     print("note: no torch or no compressed_tensors, these formats are unpacked with numpy instead")
+
+
+try:
+    import onnxruntime
+except ImportError:
+    onnxruntime = None
+    print("note: no onnxruntime, ONNX files are read with numpy alone")
 
 
 def stored_tensors(path):
@@ -167,7 +175,67 @@ def nf4(path):
     return values.reshape(state["shape"])
 
 
+def fields(message):
+    """Of a protocol buffer: by number, integers and bytes."""
+    found, at = {}, 0
+
+    def varint():
+        nonlocal at
+        value = shift = 0
+        while True:
+            byte = message[at]
+            at += 1
+            value |= (byte & 127) << shift
+            shift += 7
+            if byte < 128:
+                return value
+
+    while at < len(message):
+        key = varint()
+        assert key & 7 in (0, 2), "a wire type that ONNX files have none of"
+        value = varint()
+        if key & 7 == 2:
+            value, at = message[at:at + value], at + value
+        found.setdefault(key >> 3, []).append(value)
+    return found
+
+
+def onnx(path):
+    """By the definition of MatMulNBits; where ONNX Runtime is there, it must say the same."""
+    (graph,) = map(fields, fields(path.read_bytes())[7])
+    (node,) = map(fields, graph[1])
+    assert node[4] == [b"MatMulNBits"] and node[7] == [b"com.microsoft"]
+    attributes = {f[1][0].decode(): f[3][0] for f in map(fields, node[5])}
+    bits, outputs, inputs = attributes["bits"], attributes["N"], attributes["K"]
+    tensors = {}
+    for tensor in map(fields, graph[5]):
+        dtype = {1: np.float32, 2: np.uint8}[tensor[2][0]]
+        tensors[tensor[8][0]] = np.frombuffer(tensor[9][0], dtype).reshape(tensor[1])
+    inputs_of_node = [tensors[name] for name in node[1][1:]]
+
+    def unpacked(bytes_of_rows, count):
+        parts = [bytes_of_rows >> shift & ((1 << bits) - 1) for shift in range(0, 8, bits)]
+        return np.stack(parts, axis=2).reshape(outputs, -1)[:, :count].astype(np.float32)
+
+    size = attributes["block_size"]
+    scales = inputs_of_node[1]
+    codes = unpacked(inputs_of_node[0].reshape(outputs, -1), inputs)
+    zeros = np.full(scales.shape, 1 << (bits - 1), np.float32)
+    if len(inputs_of_node) > 2:
+        zeros = unpacked(inputs_of_node[2], scales.shape[1])
+    values = (codes - zeros.repeat(size, 1)) * scales.repeat(size, 1)
+    if onnxruntime is not None:
+        session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+        (y,) = session.run(None, {"x": np.eye(inputs, dtype=np.float32)})
+        # It may multiply codes and zeros apart: a rounding of the product of the largest code.
+        rounding = scales.max() * (1 << bits) * np.float32(2) ** -23
+        assert abs(y.T - values).max() <= rounding, f"ONNX Runtime differs by {abs(y.T - values).max()}"
+    return values
+
+
 def reader_of(path):
+    if path.suffix == ".onnx":
+        return onnx
     if path.suffix == ".gguf":
         return gguf_file if gguf is not None else None
     if path.name.startswith("gptq_"):
@@ -180,9 +248,8 @@ def main():
     paths = [path for folder in sys.argv[1:] for path in sorted(Path(folder).glob("*.expected.safetensors"))]
     for expected_path in paths:
         folder, name = expected_path.parent, expected_path.name.removesuffix(".expected.safetensors")
-        path = folder / (name + ".gguf")
-        if not path.exists():
-            path = folder / (name + ".safetensors")
+        path = next(path for suffix in (".gguf", ".onnx", ".safetensors")
+                    if (path := folder / (name + suffix)).exists())
         reader = reader_of(path)
         if reader is None:
             continue
