@@ -6,6 +6,7 @@
 #include <iostream>
 #include <numeric>
 
+#include "../support/choices.hpp"
 #include "../support/output_file.hpp"
 #include "../support/text.hpp"
 #include "quantized_file.hpp"
@@ -93,10 +94,18 @@ int main(int argc, char** argv) {
     auto* output = app.add_option("--output", settings.output, "file to write, float32 safetensors");
     bool overwrite = false;
     app.add_flag("--overwrite", overwrite, "replace a file of the output's name")->needs(output);
-    app.add_option("--dequantize", settings.dequantize, "layer to dequantize")->needs(output);
+    auto* dequantize = app.add_option("--dequantize", settings.dequantize, "layer to dequantize");
+    dequantize->needs(output);
+    output->needs(dequantize);
     try {
         app.parse(argc, argv);
-        if (!settings.output.empty()) require_new_file("--output", settings.output, overwrite);
+        refuse_empty(app);
+        if (!settings.output.empty()) {
+            const std::filesystem::path input = settings.input;
+            require_new_file("--output", settings.output, overwrite);
+            require_apart("--output", settings.output,
+                          {input.extension() == ".json" ? input.parent_path() : input});
+        }
         const bool all_shown = settings.input.ends_with(".gguf")
                                    ? run(settings, QuantizedGGUF(settings.input))
                                    : run(settings, QuantizedCheckpoint(settings.input));

@@ -170,7 +170,9 @@ class Checkpoint : public Output {
                                  "no regular file", "nothing, or a file to replace");
                 residua::require(existing != Existing::Refuse, shown, "exists",
                                  "--resume, --overwrite, or another folder");
-                if (existing == Existing::Overwrite) obsolete_.push_back(entry.path());
+                // the index first, without which no reader takes what is left for a model
+                if (existing == Existing::Overwrite)
+                    obsolete_.insert(name == index_name ? obsolete_.begin() : obsolete_.end(), entry.path());
             } else {
                 residua::require(
                     !name.ends_with(".safetensors") && !name.ends_with(".safetensors.index.json"), shown,

@@ -27,6 +27,7 @@
 #include "cpu_engine.hpp"
 #include "gguf_output.hpp"
 #include "learn_rotations.hpp"
+#include "model_checks.hpp"
 #include "plain_text.hpp"
 #include "plot.hpp"
 #include "quantize_model.hpp"
@@ -89,6 +90,11 @@ struct Row {
     double perplexity = NAN;
     double seconds = 0;  ///< of the quantization
     std::vector<LayerRecord> layers = {};
+
+    void measured(double value) {
+        perplexity = value;
+        if (!std::isfinite(value)) status = "the perplexity is no finite number";
+    }
 };
 
 class Comparison {
@@ -109,10 +115,14 @@ class Comparison {
         if (settings_.device == "cuda")
             llama::cuda::require_supported(
                 config, std::max(llama::longest(calibration_), llama::longest(evaluation_)));
+        require_positions(settings_.model, "calibration", llama::longest(calibration_));
+        require_positions(settings_.model, "eval", llama::longest(evaluation_));
         if (ranks_.rank() == 0) {
             std::fprintf(stderr, "%s: %td blocks, %zu windows to calibrate on, %zu to evaluate\n",
                          settings_.model.c_str(), config.blocks, calibration_.size(), evaluation_.size());
             announce_memory(memory_needed(config));
+            require_finite_weights(settings_.model);
+            require_one_head(settings_.model, config.tied_head);
         }
         read_rotations(config);
         if (!settings_.output.empty() && ranks_.rank() == 0) open_outputs(config);
@@ -144,7 +154,7 @@ class Comparison {
 
     Row full_precision() {
         Row row{.method = full_precision_name};
-        row.perplexity = evaluate(row.method, *make_engine(nullptr), {});
+        row.measured(evaluate(row.method, *make_engine(nullptr), {}));
         return row;
     }
 
@@ -165,16 +175,14 @@ class Comparison {
             ModelQuantizer quantizer(
                 with, ranks_, [&](const Progress& p) { line.quantizing(p, engine->model().config.blocks); });
             row.layers = quantizer.run(*calibration, output);
-        } catch (const std::runtime_error& error) {
-            // What only this rank has met ends all of them.
-            if (ranks_.size() > 1 && !dynamic_cast<const UnsolvedLayer*>(&error)) throw;
+        } catch (const UnsolvedLayer& error) {
             row.status = error.what();
             return row;
         }
         if (output) output->finish(engine->model(), settings_.final_norm);
         outputs_.erase(method);
         row.seconds = seconds_since(start);
-        row.perplexity = evaluate(method, *engine, settings_.activations);
+        row.measured(evaluate(method, *engine, settings_.activations));
         return row;
     }
 

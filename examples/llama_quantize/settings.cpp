@@ -16,6 +16,11 @@ const std::set<std::string> no_choices{"help",        "model",  "calibration",  
                                        "no-baseline", "json",   "threads",      "allow-degraded",
                                        "rank-timeout"};
 
+/// The files that a run reads, or folders of them.
+std::vector<std::filesystem::path> inputs_of(const Settings& s) {
+    return {s.model, s.calibration, s.evaluation, s.rotation};
+}
+
 /// What a format of other grids than integers goes together with.
 void check_blocks(const Settings& s, const std::string& format) {
     const bool is_half = s.blocks == io::GGMLType::F16;
@@ -33,8 +38,10 @@ void check_blocks(const Settings& s, const std::string& format) {
     require(s.rotation == "none" || !s.online_hadamard, what + "--rotate is", s.rotation,
             "none, or without --online-hadamard: llama.cpp has no online transforms");
     if (!is_half) require_group_size_of(*s.blocks, s.solve.options.group_size);
-    if (!s.output.empty() && s.methods.size() == 1)
+    if (!s.output.empty() && s.methods.size() == 1) {
         require_new_file("--output", s.output, s.existing == Existing::Overwrite);
+        require_apart("--output", s.output, inputs_of(s));
+    }
 }
 
 }  // namespace
@@ -52,10 +59,10 @@ Settings parse_settings(CLI::App& app, int argc, char** argv) {
     app.add_option("--eval", s.evaluation, "text to measure perplexity on (default: eval.txt of the model)");
     app.add_option("--window", s.window, "tokens of a window")->capture_default_str();
     app.add_option("--calibration-windows", s.calibration_windows, "at most so many; 0: all")
-        ->check(CLI::NonNegativeNumber)
+        ->check(not_negative)
         ->capture_default_str();
     app.add_option("--eval-windows", s.evaluation_windows, "at most so many; 0: all")
-        ->check(CLI::NonNegativeNumber)
+        ->check(not_negative)
         ->capture_default_str();
     CLI::Option* methods = app.add_option("--methods,--method", s.methods,
                                           "what to quantize with, separated by commas; none: evaluate");
@@ -108,9 +115,7 @@ Settings parse_settings(CLI::App& app, int argc, char** argv) {
     app.add_option("--device", s.device, "where the model runs and its layers are solved")
         ->check(CLI::IsMember({"cpu", "cuda"}))
         ->capture_default_str();
-    app.add_option("--threads", s.threads, "threads; 0: all")
-        ->check(CLI::NonNegativeNumber)
-        ->capture_default_str();
+    app.add_option("--threads", s.threads, "threads; 0: all")->check(not_negative)->capture_default_str();
     add_choice<bool>(app, "--reduction", s.cooperation.ordered, {{"fast", false}, {"ordered", true}},
                      "how the moments of several ranks are added up; ordered: the same bits for any number");
     app.add_option("--segments", s.cooperation.segments, "with --reduction ordered: parts of the windows")
@@ -118,6 +123,7 @@ Settings parse_settings(CLI::App& app, int argc, char** argv) {
     app.add_option("--rank-timeout", s.cooperation.timeout, "seconds that ranks wait for each other")
         ->capture_default_str();
     app.parse(argc, argv);
+    refuse_empty(app);
 
     if (format == "gptq-v1") s.format = io::GPTQVersion::V1;
     if (format.starts_with("gguf-")) {
@@ -159,8 +165,12 @@ Settings parse_settings(CLI::App& app, int argc, char** argv) {
             "--output: --scale-type is", "not f16", "f16, the type of the GPTQ format");
     require(!resume || !s.output.empty(), "--resume: --output is", "missing", "the folder to go on in");
     s.existing = existing_by(resume, overwrite);
-    if (!s.plot.empty()) require_new_file("--plot", s.plot, overwrite);
-    require(s.cooperation.segments >= 1, "--segments is", s.cooperation.segments, "at least 1");
+    if (!s.plot.empty()) {
+        require_new_file("--plot", s.plot, overwrite);
+        require_apart("--plot", s.plot, inputs_of(s));
+    }
+    require(s.cooperation.segments >= 1 && s.cooperation.segments <= 1 << 16, "--segments is",
+            s.cooperation.segments, "1 to 65536");
     require(s.cooperation.timeout > 0, "--rank-timeout is", s.cooperation.timeout, "a positive number");
     s.choices = choices_of(app, no_choices);
     if (!s.is_onto_integers()) check_blocks(s, format);

@@ -3,6 +3,7 @@
 #include <residua/io/formats/gptq_config.hpp>
 #include <residua/io/formats/onnx_matmul.hpp>
 
+#include "../support/choices.hpp"
 #include "../support/ggml_types.hpp"
 #include "../support/output_file.hpp"
 #include "../support/solver_arguments.hpp"
@@ -35,13 +36,12 @@ Settings parse_settings(CLI::App& app, int argc, char** argv) {
     app.add_option("--device", s.device, "where to accumulate and solve; cuda: for integer formats")
         ->check(CLI::IsMember({"cpu", "cuda"}))
         ->capture_default_str();
-    app.add_option("--threads", s.threads, "threads; 0: all")
-        ->check(CLI::NonNegativeNumber)
-        ->capture_default_str();
+    app.add_option("--threads", s.threads, "threads; 0: all")->check(not_negative)->capture_default_str();
     app.add_flag("--json", s.json, "print the table as JSON");
     app.add_flag("--allow-degraded", s.allow_degraded,
                  "end with 0 in spite of dead inputs, raised damping or layers worse than rounding");
     app.parse(argc, argv);
+    refuse_empty(app);
     if (solver.best->count() > 0 && method->count() == 0) s.method = "qep";
     solver.complete(s.solve);
     for (int i = 1; i < argc; ++i) s.command += std::string(i > 1 ? " " : "") + argv[i];
@@ -83,6 +83,9 @@ Settings parse_settings(CLI::App& app, int argc, char** argv) {
             format + ": --order is", "activation",
             "natural or group, or --static-groups: the format has no index of groups");
     require(s.output.empty() || s.method != "all", "--output: --method is", "all", "one method to write");
-    if (!s.output.empty()) require_new_file("--output", s.output, overwrite);
+    if (!s.output.empty()) {
+        require_new_file("--output", s.output, overwrite);
+        require_apart("--output", s.output, {s.input});
+    }
     return s;
 }

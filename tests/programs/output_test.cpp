@@ -152,6 +152,42 @@ TEST_CASE("llama_quantize: the source and other models are not written over", "[
     CHECK(io::SafetensorsCheckpoint(output).contains("model.layers.0.mlp.down_proj.qweight"));
 }
 
+TEST_CASE("llama_quantize: where the disk ends, the run does, and goes on where there is room",
+          "[programs]") {
+    const Folder folder;
+    const std::string output = folder / "out";
+    const std::string limited =
+        "(trap '' XFSZ; ulimit -f 200; " RESIDUA_LLAMA_QUANTIZE;  // of 512 or 1024 bytes
+    const Output full = run_program(limited, folder, quick + "--output " + output + ")");
+    CHECK(full.code == 2);
+    CHECK(full.out.empty());
+    CHECK(contains(full.err, "model-00001-of-00007.safetensors': File too large"));
+    CHECK(fs::is_empty(output));
+    CHECK(quantize_quickly(folder, "--resume --output " + output).code == 0);
+}
+
+TEST_CASE("programs never replace what they read", "[programs]") {
+    const Folder folder;
+    const std::string model = folder / "model", layer = folder / "layer.safetensors", link = folder / "link";
+    copy_files(shipped_model, model, {"config.json", "calibration.txt", "eval.txt", "model.safetensors"});
+    fs::copy_file(RESIDUA_EXAMPLE_DATA_DIR "/layer.safetensors", layer);
+    fs::create_hard_link(model + "/model.safetensors", link);
+    const std::string of_model = "--overwrite --model " + model;
+    for (const std::string& arguments :
+         {of_model + " --format gguf-q4_0 --output " + model + "/model.safetensors",
+          of_model + " --format gguf-q4_0 --output " + link, of_model + " --plot " + model + "/config.json"})
+        CHECK(contains(refusal_in(quantize_quickly(folder, arguments)), "is read by this run"));
+    CHECK(
+        contains(refusal_in(run_program(RESIDUA_QUANTIZE_LAYER, folder,
+                                        "--method rtn --overwrite --input " + layer + " --output " + layer)),
+                 "--output: '" + layer + "' is read by this run, expected another file"));
+    CHECK(contains(refusal_in(run_program(RESIDUA_INSPECT, folder,
+                                          layer + " --overwrite --dequantize x --output " + layer)),
+                   "is read by this run"));
+    CHECK(content(layer) == content(RESIDUA_EXAMPLE_DATA_DIR "/layer.safetensors"));
+    CHECK(content(link) == content(shipped_model + "/model.safetensors"));
+}
+
 TEST_CASE("quantize_layer: an output is a new file unless --overwrite", "[programs]") {
     const Folder folder;
     const std::string output = folder / "q.safetensors";

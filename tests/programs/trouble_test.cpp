@@ -1,6 +1,8 @@
 /// What the programs say of layers that came out worse than they should, and what they refuse before they work.
 
+#include <algorithm>
 #include <cmath>
+#include <cstring>
 #include <llama/tokens.hpp>
 #include <nlohmann/json.hpp>
 #include <residua/io.hpp>
@@ -111,7 +113,14 @@ TEST_CASE("programs refuse at once what would fail or change nothing", "[program
              {vit, "--methods gptq --draws 2" + out, "--output: --draws is 2"},
              {vit, "--methods gptq --draws 2 --calibration-images 0", "--calibration-images is 0"},
              {vit, "--methods gptq --calibration-images 2000", "is 2000, expected at most the 1198"},
-             {vit, "--methods gptq --model " + (folder / "no"), "no"}}) {
+             {vit, "--methods gptq --model " + (folder / "no"), "no"},
+             {layer, "--method rtn --output ''", "--output is '', expected a value"},
+             {llama, "--methods rtn --output ''", "--output is '', expected a value"},
+             {llama, "--methods rtn --plot ''", "--plot is '', expected a value"},
+             {llama, "--methods rtn --window 1024",
+              "the longest window has tokens: 1024, expected at most max_position_embeddings"},
+             {llama, "--methods gptq --reduction ordered --segments 1000000000", "--segments is 1000000000"},
+             {RESIDUA_INSPECT, "'' ", "file is '', expected a value"}}) {
         CAPTURE(c.program, c.arguments);
         const Output result = run_program(c.program, folder, c.arguments);
         CAPTURE(result.err);
@@ -121,6 +130,44 @@ TEST_CASE("programs refuse at once what would fail or change nothing", "[program
         CHECK_FALSE(contains(result.err, "windows evaluated"));
     }
     CHECK_FALSE(fs::exists(folder / "out"));
+}
+
+TEST_CASE("llama_quantize: a model that cannot be right is no success", "[programs]") {
+    const Folder folder;
+    const std::string shipped = RESIDUA_EXAMPLE_DATA_DIR "/tiny-llama", model = folder / "model";
+    copy_files(shipped, model, {"config.json", "calibration.txt", "eval.txt"});
+    const std::string run =
+        "--window 64 --calibration-windows 2 --eval-windows 1 --no-baseline "
+        "--method rtn --model " +
+        model;
+    const auto with_nan_in = [&](const std::string& name) {
+        const io::SafetensorsFile file(shipped + "/model.safetensors");
+        std::vector<io::TensorInfo> tensors = file.tensors();
+        const auto at = std::ranges::find(tensors, name, &io::TensorInfo::name);
+        std::vector<std::byte> bytes;
+        if (at != tensors.end()) bytes.assign(at->bytes.begin(), at->bytes.end());
+        const std::uint16_t nan = 0x7fc0;  // in bfloat16
+        for (std::size_t i = 0; i < bytes.size(); i += sizeof nan) std::memcpy(&bytes[i], &nan, sizeof nan);
+        if (at != tensors.end()) at->bytes = bytes;
+        io::write_safetensors(model + "/model.safetensors", tensors);
+        return llama_quantize(folder, run);
+    };
+    for (const std::string name : {"model.norm.weight", "model.layers.5.mlp.down_proj.weight"}) {
+        const Output refused = with_nan_in(name);
+        CHECK(refused.code == 2);
+        CHECK(contains(refused.err, "--model: '" + name + "' has NaN or infinity, expected finite weights"));
+        CHECK_FALSE(contains(refused.err, "block 1"));
+    }
+    nlohmann::json config = nlohmann::json::parse(content(model + "/config.json"));
+    config["tie_word_embeddings"] = true;
+    io::write_json(model + "/config.json", config);
+    CHECK(contains(with_nan_in("none").err, "tie_word_embeddings is true, expected false"));
+    config["tie_word_embeddings"] = false;
+    io::write_json(model + "/config.json", config);
+    const Output measured =
+        with_nan_in("model.embed_tokens.weight");  // tokens that never occur may be anything
+    CHECK(measured.code == 1);
+    CHECK(contains(measured.out, "the perplexity is no finite number"));
 }
 
 TEST_CASE("programs say what memory they need before they take it", "[programs]") {
@@ -174,4 +221,6 @@ TEST_CASE("inspect shows every layer that can be shown, and no control character
     tensors.pop_back();
     io::write_safetensors(path, tensors, config);
     CHECK(run_program(RESIDUA_INSPECT, folder, path).code == 0);
+    CHECK(contains(run_program(RESIDUA_INSPECT, folder, path + " --output " + (folder / "out")).err,
+                   "--output requires --dequantize"));
 }

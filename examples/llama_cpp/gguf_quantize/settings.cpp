@@ -42,7 +42,7 @@ Settings parse_settings(CLI::App& app, int argc, char** argv) {
                      "ones before it pass on (default: with qep)");
     app.add_option("--window", s.window, "tokens of a window")->capture_default_str();
     app.add_option("--calibration-windows", s.windows, "at most so many; 0: all")
-        ->check(CLI::NonNegativeNumber)
+        ->check(not_negative)
         ->capture_default_str();
     CLI::Option* stream_alpha = app.add_option(
         "--stream-alpha", s.solve.options.stream_alpha,
@@ -51,10 +51,8 @@ Settings parse_settings(CLI::App& app, int argc, char** argv) {
     CLI::Option* memory =
         app.add_option("--memory", s.memory, "GiB for moments and solves; 0: most of what is free")
             ->capture_default_str();
-    memory->check(CLI::NonNegativeNumber);
-    app.add_option("--threads", s.threads, "threads; 0: all")
-        ->check(CLI::NonNegativeNumber)
-        ->capture_default_str();
+    memory->check(not_negative);
+    app.add_option("--threads", s.threads, "threads; 0: all")->check(not_negative)->capture_default_str();
     bool resume = false, overwrite = false;
     app.add_flag("--resume", resume, "go on with what a run that ended early has left");
     app.add_flag("--overwrite", overwrite, "replace files of these names, and what such a run has left");
@@ -64,6 +62,7 @@ Settings parse_settings(CLI::App& app, int argc, char** argv) {
     app.add_flag("--allow-degraded", s.allow_degraded,
                  "end with 0 in spite of dead inputs, raised damping or layers worse than rounding");
     app.parse(argc, argv);
+    refuse_empty(app);
 
     if (solver.best->count() > 0 && method->count() == 0)
         s.method = sequential->count() > 0 && !s.sequential ? "gptq" : "qep";
@@ -79,7 +78,11 @@ Settings parse_settings(CLI::App& app, int argc, char** argv) {
             "at least " + std::to_string(Settings::shortest_window));
     s.existing = existing_by(resume, overwrite);
     require_new_file("--output", s.output, overwrite);
-    if (!s.report.empty()) require_new_file("--report", s.report, overwrite);
+    require_apart("--output", s.output, {s.model, s.calibration, s.like});
+    if (!s.report.empty()) {
+        require_new_file("--report", s.report, overwrite);
+        require_apart("--report", s.report, {s.model, s.calibration, s.like});
+    }
     s.choices = choices_of(app, {"help", "model", "calibration", "output", "like", "report", "memory",
                                  "threads", "resume", "overwrite", "allow-degraded"});
     s.choices["--method"] = s.method;
