@@ -157,6 +157,38 @@ TEST_CASE("reduce: ranks that disagree are told so, all of them", "[distributed]
         CHECK(contains(text, "D, of reference inputs, of some ranks' moments is absent"));
 }
 
+TEST_CASE("What is wrong with the arguments of collective calls is said by name", "[distributed]") {
+    using Sums = ShardedMoments<float, EigenBackend>;
+    EigenBackend cpu(Executor(1));
+    SelfCommunicator alone;
+    const auto sharded = [&](Index features, const Sums::Segments& segments_of_rank) {
+        return message_of([&] { Sums(cpu, features, segments_of_rank); });
+    };
+    CHECK(contains(sharded(0, {}), "ShardedMoments: in_features is 0"));
+    CHECK(contains(sharded(5, {0, {0, 0}}), "segments.total is 0"));
+    CHECK(contains(sharded(5, {2, {-1, 1}}), "segments.mine ends at 0"));
+    CHECK(contains(sharded(5, {2, {0, -1}}), "segments.mine ends at -1"));
+    for (const int to : {-2, 1}) {
+        Sums sums(cpu, 5, {1, {0, 1}});
+        CHECK(contains(message_of([&] { (void)reduce(sums, alone, to, Reduction::Fast); }),
+                       "reduce: to is " + std::to_string(to) + ", expected a rank"));
+        std::vector<float> values(3);
+        CHECK(contains(message_of([&] { alone.sum(std::span<float>(values), to); }),
+                       "SelfCommunicator::sum: to is"));
+        if (to != every_rank)
+            CHECK(contains(message_of([&] { alone.broadcast(std::span<float>(values), to); }),
+                           "SelfCommunicator::broadcast: from is"));
+    }
+    std::vector<float> three(3), two(2);
+    CHECK(contains(message_of([&] { alone.exchange(std::span<const float>(three), std::span<float>(two)); }),
+                   "SelfCommunicator::exchange: values to receive: 2, expected 3"));
+    CHECK(contains(message_of([&] { alone.gather(std::span<const float>(three), std::span<float>(two), 0); }),
+                   "SelfCommunicator::gather: values to receive: 2, expected 3"));
+    CHECK(contains(message_of([&] { alone.set_timeout(std::chrono::duration<double>(0)); }), "timeout is 0"));
+    Moments<float, EigenBackend> sums(cpu, 5), taken = std::move(sums);
+    CHECK(contains(message_of([&] { all_reduce(sums, alone); }), "moved from"));
+}
+
 TEST_CASE("ShardedMoments: segments in order, of this rank alone", "[distributed]") {
     EigenBackend cpu(Executor(1));
     const Tokens tokens(5, 8, 5);

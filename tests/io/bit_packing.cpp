@@ -116,6 +116,46 @@ TEST_CASE("transposed and strided packing, and back", "[packing]") {
     }
 }
 
+TEST_CASE("packing refuses what is no matrix, and one matrix in the memory of the other", "[packing]") {
+    std::vector<std::uint32_t> words(4 * 8);
+    std::vector<Code> codes(4 * 64);
+    const MatrixView<std::uint32_t> good_words(words.data(), 4, 8), few(words.data(), 8, 4);
+    const MatrixView<Code> good_codes(codes.data(), 4, 64);
+    const auto odd = reinterpret_cast<std::uint32_t*>(reinterpret_cast<char*>(words.data()) + 1);
+    const auto inside = reinterpret_cast<Code*>(words.data() + 8);
+    for (const bool transposed : {false, true}) {
+        const auto messages = [&](MatrixView<Code> c, MatrixView<std::uint32_t> w) {
+            const auto pack = [&] {
+                transposed ? io::pack_rows_transposed(c, 4, w) : io::pack_rows(c, 4, w);
+            };
+            const auto unpack = [&] {
+                transposed ? io::unpack_rows_transposed(w, 4, c) : io::unpack_rows(w, 4, c);
+            };
+            return refusal_of(pack) + refusal_of(unpack);
+        };
+        const auto expect = [&](const std::string& words_of_both, MatrixView<Code> c,
+                                MatrixView<std::uint32_t> w) {
+            const std::string text = messages(c, w);
+            CAPTURE(text);
+            CHECK(
+                contains(text, (transposed ? "unpack_rows_transposed: " : "unpack_rows: ") + words_of_both));
+            CHECK(
+                contains(text, (transposed ? ": pack_rows_transposed: " : ": pack_rows: ") + words_of_both));
+        };
+        const auto shaped = [&](std::uint32_t* data, Index stride) {
+            return transposed ? MatrixView(data, 8, 4, stride) : MatrixView(data, 4, 8, stride);
+        };
+        expect("codes.data is null", {nullptr, 4, 64}, good_words);
+        expect("codes.rows is -4", {codes.data(), -4, 64}, good_words);
+        expect("codes.stride is 63", {codes.data(), 4, 64, 63}, good_words);
+        expect("words.data is null", good_codes, shaped(nullptr, 8));
+        expect("words.data is not aligned", good_codes, shaped(odd, 8));
+        expect("words.stride is 1", good_codes, shaped(words.data(), 1));
+        expect("words has shape", good_codes, {words.data(), 4, 7});
+        expect("words is in the memory of codes", {inside, 4, 64, 64}, transposed ? few : good_words);
+    }
+}
+
 TEST_CASE("packing refuses what does not fit", "[packing]") {
     std::vector<Code> codes = {1, 2, 4, 3};
     std::vector<std::uint32_t> words(4);

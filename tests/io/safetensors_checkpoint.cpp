@@ -91,6 +91,18 @@ TEST_CASE("a checkpoint that is not there says what was looked for", "[checkpoin
     CHECK(contains(error_of(folder.path()), "gone.safetensors"));
 }
 
+TEST_CASE("a checkpoint whose links lead nowhere says so", "[checkpoint]") {
+    const TemporaryFolder folder;
+    std::filesystem::create_symlink("model.safetensors", folder / "model.safetensors");
+    try {
+        (void)io::SafetensorsCheckpoint(folder.path());
+        FAIL("a file that is a link to itself was opened");
+    } catch (const io::FileError& error) {
+        CHECK(error.code().value() == ELOOP);
+        CHECK(contains(std::string(error.what()), "model.safetensors"));
+    }
+}
+
 TEST_CASE("an index cannot lead out of its directory", "[checkpoint]") {
     for (const std::string name :
          {"../a.safetensors", "/etc/passwd", "..", ".", "", "x/a.safetensors", "./a.safetensors",

@@ -101,6 +101,41 @@ TEST_CASE("Bad input to any function is refused by name", "[solver][bad_input]")
         add("accumulate(x_fp)", "x_fp" + wrong,
             [&, bad] { return CpuMoments(v.cpu, v.n).accumulate(v.inputs(), bad), nothing; });
     }
+    // the residual stream, of which any number of columns goes in the first batch
+    std::vector<float> h(std::size_t(v.tokens * v.m), 0.5f);
+    const ResidualStream stream{MatrixView<const float>(h.data(), v.tokens, v.m),
+                                MatrixView<const float>(h.data(), v.tokens, v.m)};
+    for (const auto& [wrong, view] : bad_views(h, v.tokens, v.m)) {
+        for (const bool reference : {false, true}) {
+            const std::string name = reference ? "h_fp" : "h";
+            const bool of_columns = wrong.starts_with(".cols");
+            ResidualStream bad = stream;
+            (reference ? bad.h_fp : bad.h) = view;
+            if (of_columns && !reference && view.cols > 0) continue;
+            add("accumulate(" + name + ")", of_columns && !reference ? "h.cols is" : name + wrong,
+                [&, bad] { return CpuMoments(v.cpu, v.n).accumulate(v.inputs(), bad), nothing; });
+            add("accumulate(x_fp, " + name + ")", of_columns && !reference ? "h.cols is" : name + wrong,
+                [&, bad] {
+                    return CpuMoments(v.cpu, v.n).accumulate(v.inputs(), v.references(), bad), nothing;
+                });
+        }
+    }
+    for (const auto& [wrong, view] : bad_views(v.x, v.m, v.n)) {
+        const MatrixView<const float> bad = view;
+        if (!bad.data) continue;  // an absent one
+        add("saved stream_cross",
+            bad.rows < 0 || wrong.starts_with(".cols") ? "stream_cross has" : "stream_cross", [&, bad] {
+                const std::vector<float> gram(std::size_t(v.n * v.n), float(1));
+                return (void)CpuMoments(v.cpu, {gram.data(), v.n, v.n}, {}, 1, bad), nothing;
+            });
+    }
+    for (const auto& [wrong, view] : bad_views(v.x, v.tokens, v.n)) {
+        const MatrixView<const float> bad = view;
+        add("final_norm_gains", "head" + wrong, [&, bad] {
+            const CpuMoments sums = v.moments();
+            return final_norm_gains(sums, bad).status;
+        });
+    }
     for (const auto& [wrong, view] : bad_views(v.w, v.m, v.n)) {
         const MatrixView<const float> bad = view;
         add("quantize", "weights" + wrong, [&, bad] {
@@ -161,6 +196,36 @@ TEST_CASE("Bad input to any function is refused by name", "[solver][bad_input]")
     add("Executor", "threads is 0", [&] { return (void)Executor(0), nothing; });
     add("Executor", "threads is 1000000", [&] { return (void)Executor(1000000), nothing; });
 
+    const std::vector<float> one(std::size_t(v.n * v.n), 1.0f);
+    const MatrixView<const float> ones(one.data(), v.n, v.n);
+    for (const Index tokens : {Index(-1), (Index(1) << 53) + 1, std::numeric_limits<Index>::max()}) {
+        const std::string number = "tokens is " + std::to_string(tokens);
+        add("saved tokens", number,
+            [&, tokens] { return (void)CpuMoments(v.cpu, ones, {}, tokens), nothing; });
+        add("replace", number, [&, tokens] {
+            return CpuMoments(v.cpu, v.n).replace(tokens, {}, [](auto, auto, auto) {}), nothing;
+        });
+    }
+    for (const Index width : {Index(-1), Index(1) << 60}) {
+        add("replace", "kind.stream_width is " + std::to_string(width), [&, width] {
+            CpuMoments(v.cpu, v.n).replace(1, {.stream_width = width}, [](auto, auto, auto) {});
+            return nothing;
+        });
+    }
+    add("merge", "other.tokens is", [&] {
+        CpuMoments sums(v.cpu, ones, {}, CpuMoments::most_tokens);
+        return sums.merge(CpuMoments(v.cpu, ones, {}, 1)), nothing;
+    });
+    add("merge", "other.in_features is", [&] {
+        CpuMoments sums = v.moments();
+        return sums.merge(CpuMoments(v.cpu, v.n + 1)), nothing;
+    });
+    add("merge", "other was moved from", [&] {
+        CpuMoments sums = v.moments(), other = v.moments();
+        const CpuMoments taken = std::move(other);
+        return sums.merge(other), nothing;
+    });
+
     // tokens
     add("no tokens", "accumulated tokens: 0", [&] {
         const CpuMoments sums(v.cpu, v.n);
@@ -200,6 +265,11 @@ TEST_CASE("Bad input to any function is refused by name", "[solver][bad_input]")
         option("initial is", [bad](SolverOptions& o) { o.damping.initial = bad; });
         option("growth is", [bad](SolverOptions& o) { o.damping.growth = bad; });
         option("retry_from is", [bad](SolverOptions& o) { o.damping.retry_from = bad; });
+        option("stream_alpha is", [bad](SolverOptions& o) { o.stream_alpha = bad; });
+        add("final_norm_gains", "initial is", [&, bad] {
+            const CpuMoments sums = v.moments();
+            return final_norm_gains(sums, v.inputs(), {.initial = bad}).status;
+        });
         option("tolerance is", [bad](SolverOptions& o) { o.refinement.tolerance = bad; });
         option("max_dead_inputs is", [bad](SolverOptions& o) { o.max_dead_inputs = bad; });
         add("GPTAQ", "alpha is", [&, bad] { return v.solve({}, GPTAQ{.alpha = bad}); });
@@ -219,6 +289,13 @@ TEST_CASE("Bad input to any function is refused by name", "[solver][bad_input]")
         option("rounds is", [bad](SolverOptions& o) { o.refinement.rounds = bad; });
         option("sweeps_per_round is", [bad](SolverOptions& o) { o.refinement.sweeps_per_round = bad; });
         add("IntegerGrid", "bits is", [&, bad] { return IntegerGrid{.bits = bad}.validate(), nothing; });
+        add("KQuantGrid", "bits is", [&, bad] { return KQuantGrid<16>{.bits = bad}.validate(), nothing; });
+        add("KQuantGrid", "bits is", [&, bad] { return KQuantGrid<32>{.bits = bad}.validate(), nothing; });
+        add("ClipSearch", "steps is",
+            [&, bad] { return IntegerGrid{.clip = {.enabled = true, .steps = bad}}.validate(), nothing; });
+        add("ClipSearch", "survivors is", [&, bad] {
+            return IntegerGrid{.clip = {.enabled = true, .survivors = bad}}.validate(), nothing;
+        });
         add("ActivationQuantizer", "bits is",
             [&, bad] { return ActivationQuantizer{.bits = bad}.validate(), nothing; });
     }
@@ -235,7 +312,7 @@ TEST_CASE("Bad input to any function is refused by name", "[solver][bad_input]")
         CHECK(contains(outcome, cell.expected));
         CHECK(contains(outcome, "residua: "));
     }
-    CHECK(cells.size() > 150);
+    CHECK(cells.size() > 250);
     CHECK(v.solve() == Status::Success);
 }
 

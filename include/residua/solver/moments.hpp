@@ -46,6 +46,9 @@ ResidualStream(MatrixView<In>, MatrixView<Ref>) -> ResidualStream<std::remove_co
 template <Real T, Backend<T> B>
 class Moments {
   public:
+    static constexpr Index most_tokens = Index(1)
+                                         << 53;  ///< exact in double, too, in which ranks add them up
+
     /// `backend` must outlive the moments.
     Moments(B& backend, Index in_features) : backend_(&backend), n_(in_features) {
         require(in_features >= 1, "Moments: in_features is", in_features, "at least 1");
@@ -61,7 +64,7 @@ class Moments {
             MatrixView<const T> stream_cross = {})
         : Moments(backend, gram.rows) {
         require(gram.cols == n_, "Moments: gram has columns:", gram.cols, "as many as rows");
-        require(tokens >= 0, "Moments: tokens is", tokens, "at least 0");
+        require(tokens >= 0 && tokens <= most_tokens, "Moments: tokens is", tokens, "0 to 2^53");
         detail::require_matrix("Moments: gram", gram, n_);
         write(gram, gram_);
         if (cross.data) {
@@ -76,6 +79,7 @@ class Moments {
                     "at least 1");
             require(stream_cross.cols == n_, "Moments: stream_cross has columns:", stream_cross.cols,
                     "those of gram");
+            detail::require_matrix("Moments: stream_cross", stream_cross, n_);
             stream_cross_ = zeros(stream_cross.rows);
             write(stream_cross, stream_cross_);
         }
@@ -158,6 +162,8 @@ class Moments {
         require(other.n_ == n_, "Moments::merge: other.in_features is", other.n_,
                 std::to_string(n_) + ", the in_features of this");
         if (other.tokens_ == 0) return;
+        require(other.tokens_ <= most_tokens - tokens_, "Moments::merge: other.tokens is", other.tokens_,
+                "at most 2^53 together with those of this");
         require(tokens_ == 0 || has_reference() == other.has_reference(),
                 "Moments::merge: other's reference inputs are", other.has_reference() ? "given" : "absent",
                 has_reference() ? "given, as in this" : "absent, as in this");
@@ -192,7 +198,10 @@ class Moments {
     template <class Change>
     void replace(Index tokens, const Kind& kind, Change change) {
         require_memory("Moments::replace: the moments were");
-        require(tokens >= 0, "Moments::replace: tokens is", tokens, "at least 0");
+        require(tokens >= 0 && tokens <= most_tokens, "Moments::replace: tokens is", tokens, "0 to 2^53");
+        require(kind.stream_width >= 0 && detail::product_fits(kind.stream_width, n_, sizeof(T)),
+                "Moments::replace: kind.stream_width is", kind.stream_width,
+                "at least 0, of a matrix of fewer than 2^63 bytes");
         require(tokens_ == 0 || kind == this->kind(), "Moments::replace: kind is", "another one",
                 "that of the batches before");
         update([&] {
@@ -203,18 +212,26 @@ class Moments {
         tokens_ = tokens;
     }
 
-    /// H, both triangles, where the backend keeps it; an empty view where a solver has used it up.
+    /// H, both triangles, where the backend keeps it; an empty view where a solver has used it up. Throws
+    /// std::invalid_argument where an error has left the sums incomplete, as all that reads them does.
     MatrixView<const T> gram() const {
+        require_complete("Moments::gram: the moments were");
         if (!has_memory()) return {};
         const std::lock_guard lock(mutex());
         return mirrored_gram();
     }
 
     /// D, or an empty view.
-    MatrixView<const T> cross() const { return std::as_const(cross_).view(); }
+    MatrixView<const T> cross() const {
+        require_complete("Moments::cross: the moments were");
+        return std::as_const(cross_).view();
+    }
 
     /// D_h, (out_features, in_features), or an empty view.
-    MatrixView<const T> stream_cross() const { return std::as_const(stream_cross_).view(); }
+    MatrixView<const T> stream_cross() const {
+        require_complete("Moments::stream_cross: the moments were");
+        return std::as_const(stream_cross_).view();
+    }
 
     /// H as R R', made at the first call and kept until the moments change or another key is asked for.
     /// `cholesky`, if given, computes R, see Factorization.
@@ -359,6 +376,10 @@ class Moments {
     void require_memory(const char* what) const {
         require(has_memory(), what, state_ ? "used up by a solver" : "moved from",
                 "moments with their memory");
+        require_complete(what);
+    }
+
+    void require_complete(const char* what) const {
         require(!incomplete_, what, "left incomplete by an error", "moments whose every batch was added");
     }
 

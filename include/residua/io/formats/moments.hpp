@@ -72,7 +72,7 @@ void expect_symmetric(const TensorTable& file, MatrixView<const T> gram) {
 /// own type: read_moments<double>(backend, path) for moments in double.
 ///
 /// Throws FileError where the file cannot be read, and FormatError where it is malformed, tokens or gram is
-/// missing, a tensor is of another dtype or shape, gram is not symmetric, or tokens is negative.
+/// missing, a tensor is of another dtype or shape, gram is not symmetric, or tokens is negative or beyond 2^53.
 template <Real T = float, Backend<T> B>
 [[nodiscard]] Moments<T, B> read_moments(B& backend, const std::filesystem::path& path) {
     const SafetensorsFile file(path);
@@ -94,9 +94,8 @@ template <Real T = float, Backend<T> B>
 
     detail::expect_shape(file, "tokens", {});
     const std::int64_t tokens = file.read<std::int64_t>("tokens").front();
-    if (tokens < 0)
-        detail::malformed(file.source(), "tensor 'tokens' holds ", tokens,
-                          ", expected a number of at least 0");
+    if (tokens < 0 || tokens > Moments<T, B>::most_tokens)
+        detail::malformed(file.source(), "tensor 'tokens' holds ", tokens, ", expected 0 to 2^53");
     return Moments<T, B>(backend, gram, cross, static_cast<Index>(tokens), stream_cross);
 }
 

@@ -18,11 +18,21 @@ using residua::packed_words;
 
 namespace detail {
 
-template <class T>
-void require_shape(const char* what, MatrixView<T> view, Index rows, Index cols) {
-    require(view.rows == rows && view.cols == cols, std::string(what) + " has shape",
-            std::to_string(view.rows) + " x " + std::to_string(view.cols),
+/// Throws std::invalid_argument unless both are matrices, in memory of their own, and `words` has this shape.
+template <class C, class W>
+void require_matrices(const std::string& function, MatrixView<C> codes, MatrixView<W> words, Index rows,
+                      Index cols) {
+    residua::detail::require_matrix(function + ": codes", codes, codes.cols);
+    require(words.rows == rows && words.cols == cols, function + ": words has shape",
+            std::to_string(words.rows) + " x " + std::to_string(words.cols),
             std::to_string(rows) + " x " + std::to_string(cols));
+    residua::detail::require_matrix(function + ": words", words, cols);
+    const auto begin = [](const auto& view) { return reinterpret_cast<std::uintptr_t>(view.data); };
+    const auto end = [](const auto& view) {
+        return reinterpret_cast<std::uintptr_t>(view.data + view.rows * view.stride);
+    };
+    require(end(codes) <= begin(words) || end(words) <= begin(codes), function + ": words is",
+            "in the memory of codes", "memory of its own");
 }
 
 /// `seen` is the bitwise or of all codes: the one to name is looked for only where there is one.
@@ -63,9 +73,9 @@ void for_each_tile(Index rows, Index columns, Index lead, Body body) {
 }  // namespace detail
 
 /// A stream for each row: `codes` (m, n) to `words` (m, packed_words(n, bits)), 1 to 8 bits. Throws
-/// std::invalid_argument for codes of more bits, other numbers of bits and other shapes.
+/// std::invalid_argument for codes of more bits, other numbers of bits, other shapes, and matrices that share memory.
 inline void pack_rows(MatrixView<const Code> codes, int bits, MatrixView<std::uint32_t> words) {
-    detail::require_shape("pack_rows: words", words, codes.rows, packed_words(codes.cols, bits));
+    detail::require_matrices("pack_rows", codes, words, codes.rows, packed_words(codes.cols, bits));
     detail::with_bits(bits, [&](auto b) {
         if (detail::is_one_stream(codes, b, words)) {
             const unsigned seen = detail::pack_stream<b>(codes.data, codes.rows * codes.cols,
@@ -84,7 +94,7 @@ inline void pack_rows(MatrixView<const Code> codes, int bits, MatrixView<std::ui
 
 /// The inverse of pack_rows(). Throws std::invalid_argument for other numbers of bits and other shapes.
 inline void unpack_rows(MatrixView<const std::uint32_t> words, int bits, MatrixView<Code> codes) {
-    detail::require_shape("unpack_rows: words", words, codes.rows, packed_words(codes.cols, bits));
+    detail::require_matrices("unpack_rows", codes, words, codes.rows, packed_words(codes.cols, bits));
     detail::with_bits(bits, [&](auto b) {
         if (detail::is_one_stream(codes, b, words))
             return detail::unpack_stream<b>(reinterpret_cast<const std::byte*>(words.data),
@@ -98,7 +108,8 @@ inline void unpack_rows(MatrixView<const std::uint32_t> words, int bits, MatrixV
 /// The streams of pack_rows() as columns: `codes` (m, n) to `words` (packed_words(n, bits), m). Throws like
 /// it. Half as fast as a copy of the codes, or faster.
 inline void pack_rows_transposed(MatrixView<const Code> codes, int bits, MatrixView<std::uint32_t> words) {
-    detail::require_shape("pack_rows_transposed: words", words, packed_words(codes.cols, bits), codes.rows);
+    detail::require_matrices("pack_rows_transposed", codes, words, packed_words(codes.cols, bits),
+                             codes.rows);
     detail::with_bits(bits, [&](auto b) {
         alignas(64) std::byte tile[detail::tile_rows][detail::packed_tile_columns / 8 * b];
         unsigned seen = 0;
@@ -125,7 +136,8 @@ inline void pack_rows_transposed(MatrixView<const Code> codes, int bits, MatrixV
 /// The inverse of pack_rows_transposed(). Throws std::invalid_argument for other numbers of bits and other
 /// shapes.
 inline void unpack_rows_transposed(MatrixView<const std::uint32_t> words, int bits, MatrixView<Code> codes) {
-    detail::require_shape("unpack_rows_transposed: words", words, packed_words(codes.cols, bits), codes.rows);
+    detail::require_matrices("unpack_rows_transposed", codes, words, packed_words(codes.cols, bits),
+                             codes.rows);
     detail::with_bits(bits, [&](auto b) {
         alignas(64) std::byte tile[detail::tile_rows][detail::unpacked_tile_columns / 8 * b];
         const Index lead = detail::columns_before_line(words);

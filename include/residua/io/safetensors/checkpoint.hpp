@@ -45,7 +45,9 @@ class SafetensorsCheckpoint : public TensorTable {
         std::error_code ignored;
         if (!std::filesystem::is_directory(path, ignored)) return path;
         for (const char* name : {"model.safetensors", "model.safetensors.index.json"}) {
-            if (std::filesystem::exists(path / name, ignored)) return path / name;
+            // A link that leads nowhere is there, too: opening it says what is wrong.
+            const auto status = std::filesystem::symlink_status(path / name, ignored);
+            if (std::filesystem::exists(status)) return path / name;
         }
         throw FileError("find model.safetensors or model.safetensors.index.json in", path.string(), ENOENT);
     }
