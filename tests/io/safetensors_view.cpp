@@ -5,7 +5,6 @@
 #include <vector>
 
 #include "catch.hpp"
-#include "fuzz/safetensors_fuzzer.hpp"
 #include "safetensors_bytes.hpp"
 
 using namespace residua;
@@ -350,16 +349,4 @@ TEST_CASE("messages do not repeat control characters or long names", "[safetenso
     CHECK(parse_error_of(safetensors_bytes("{\"" + std::string(5000, 'x') + "\":1}")).size() < 250);
     CHECK(io::detail::in_quotes("ab\xc3\xa9", 3) == "'ab...'");
     CHECK(io::detail::in_quotes("ab\xc3\xa9", 4) == "'ab\xc3\xa9'");
-}
-
-TEST_CASE("the fuzzer's corpus", "[safetensors]") {
-    const std::filesystem::path corpus =
-        std::filesystem::path(RESIDUA_TEST_DATA_DIR) / ".." / "io" / "fuzz" / "corpus";
-    int files = 0;
-    for (const auto& entry : std::filesystem::directory_iterator(corpus)) {
-        const std::string bytes = read_file(entry.path());
-        CHECK(fuzz::run_safetensors(reinterpret_cast<const std::uint8_t*>(bytes.data()), bytes.size()) == 0);
-        ++files;
-    }
-    CHECK(files > 0);
 }
