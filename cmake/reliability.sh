@@ -3,12 +3,13 @@
 #
 #   cmake/reliability.sh compilers          the headers as C++20 and C++23 by every compiler here, libc++ included
 #   cmake/reliability.sh aarch64            tests of core, io and solver, cross-compiled, under qemu
-#   cmake/reliability.sh fuzz [seconds]     both fuzzers of tests/fuzz and that of safetensors, 600 s each
-#   cmake/reliability.sh kills [count]      llama_quantize killed at random moments and resumed, 100 times
+#   cmake/reliability.sh fuzz [seconds]     the fuzzers of tests/fuzz, 600 s each
+#   cmake/reliability.sh kills [count]      programs killed at random moments and resumed, 1000 times; full disks
+#   cmake/reliability.sh repeat             the same bits by any threads, in any run; what other -march levels change
 #   cmake/reliability.sh coverage           lines of include/residua, without cuda/, that the tests run
 #   cmake/reliability.sh tidy               clang-tidy with the list of .clang-tidy
 #
-# On Debian 12: apt-get install clang-16 libc++-16-dev libc++abi-16-dev g++-aarch64-linux-gnu qemu-user clang-tidy
+# On Debian 12: apt-get install clang-{15,16,19} libc++-16-dev libc++abi-16-dev g++-aarch64-linux-gnu qemu-user clang-tidy
 set -euo pipefail
 cd "$(dirname "$0")/.."
 build=${RELIABILITY_BUILD:-build/reliability}
@@ -18,87 +19,86 @@ have() { command -v "$1" > /dev/null; }
 eigen=$(echo '#include <Eigen/Core>' | g++ -E -x c++ - -I/usr/local/include/eigen3 -I/usr/include/eigen3 2> /dev/null |
     sed -n 's|^# 1 "\(.*\)/Eigen/Core".*|\1|p' | head -n 1)
 
+# Neither g++ 13 nor a newer one is in Debian 12; of libc++ one version can be installed at a time.
 compilers() {
     local compiler standard library
-    for compiler in g++ g++-{13,14,15} clang++ clang++-{15,16,17,18,19}; do
+    for compiler in g++ g++-{11,13,14,15} clang++-{14,15,16,17,18,19}; do
         have "$compiler" || continue
         for standard in c++20 c++2b; do
-            for library in "" "-stdlib=libc++"; do
-                if [ -n "$library" ]; then
-                    [[ $compiler == clang* ]] && echo '#include <version>' |
-                        "$compiler" -x c++ "$library" -fsyntax-only - 2> /dev/null || continue
+            for library in libstdc++ libc++; do
+                local use=""
+                # of std::stable_sort in libstdc++ 12, which newer releases of clang take for ours
+                [[ $compiler =~ ^clang..-1[789]$ ]] && use=-Wno-deprecated-declarations
+                if [ $library = libc++ ]; then
+                    [[ $compiler == clang* ]] || continue
+                    use=-stdlib=libc++
+                    echo '#include <version>' | "$compiler" -x c++ $use -fsyntax-only - 2> /dev/null || continue
+                    library+=" $(echo '#include <version>' | "$compiler" -x c++ $use -dM -E - |
+                        sed -n 's/^#define _LIBCPP_VERSION \([0-9]*\)[0-9]\{4\}$/\1/p')"
                 fi
-                "$compiler" -std=$standard $library -Wall -Wextra -Werror -fsyntax-only -Iinclude -isystem "$eigen" \
-                    tests/headers/umbrellas.cpp
-                echo "$compiler -std=$standard $library: compiles"
+                "$compiler" -std=$standard $use -Wall -Wextra -Wshadow -Wconversion -Werror -fsyntax-only -Iinclude \
+                    -isystem "$eigen" tests/headers/umbrellas.cpp
+                echo "$compiler $("$compiler" --version | grep -oE -m 1 '[0-9]+\.[0-9]+\.[0-9]+' | head -n 1), -std=$standard, $library: compiles without a warning"
             done
         done
     done
 }
 
+# Without the tests that take longest to compile and to run, of what no processor changes.
 aarch64() {
     local room
     mkdir -p "$build/aarch64"
     for room in core io solver; do
         local sources=() source
-        while IFS= read -r source; do sources+=("$source"); done < <(find tests/$room -name '*.cpp' | sort)
+        while IFS= read -r source; do sources+=("$source"); done < <(find tests/$room -name '*.cpp' \
+            ! -name 'two_level_test.cpp' ! -name 'injection_test.cpp' ! -name 'memory_test.cpp' | sort)
         # main.cpp first: with Catch2 2 it is the one that defines what the others use
         printf '#include "%s"\n' "$PWD/tests/main.cpp" "${sources[@]/#/$PWD/}" > "$build/aarch64/$room.cpp"
-        aarch64-linux-gnu-g++ -std=c++20 -O1 -Wall -Wextra -Iinclude -Itests -Iexamples -isystem "$eigen" \
-            -idirafter /usr/include -static -DRESIDUA_TEST_FLOAT_ONLY \
+        aarch64-linux-gnu-g++ -std=c++20 -O1 -Wall -Wextra -Werror -Iinclude -Itests -Iexamples \
+            -isystem "$eigen" -idirafter /usr/include -static -DRESIDUA_TEST_FLOAT_ONLY \
             -DRESIDUA_TEST_DATA_DIR="\"$PWD/tests/data\"" -DRESIDUA_EXAMPLE_DATA_DIR="\"$PWD/examples/data\"" \
             "$build/aarch64/$room.cpp" -o "$build/aarch64/$room"
-        echo "aarch64, $room: $(qemu-aarch64 "$build/aarch64/$room" | tail -n 2 | head -n 1)"
+        qemu-aarch64 "$build/aarch64/$room" > "$build/aarch64/$room.txt" || { cat "$build/aarch64/$room.txt"; exit 1; }
+        echo "aarch64, $room: $(tail -n 2 "$build/aarch64/$room.txt" | head -n 1)"
     done
 }
 
 fuzz() {
-    local seconds=${1:-600} name source corpus
+    local seconds=${1:-600} name
     for name in formats solver safetensors; do
-        source=tests/fuzz/${name}_fuzzer.cpp corpus=tests/fuzz/corpus/$name
-        [ $name = safetensors ] && source=tests/io/fuzz/safetensors_fuzzer.cpp corpus=tests/io/fuzz/corpus
         clang++ -std=c++20 -g1 -O1 -fsanitize=fuzzer,address,undefined -fno-sanitize-recover=all -Iinclude -Iexamples \
-            -isystem "$eigen" "$source" -o "$build/${name}_fuzzer"
+            -isystem "$eigen" "tests/fuzz/${name}_fuzzer.cpp" -o "$build/${name}_fuzzer"
         mkdir -p "$build/found_$name"
         "$build/${name}_fuzzer" -max_total_time="$seconds" -rss_limit_mb=4096 -malloc_limit_mb=2048 -print_final_stats=1 \
-            "$build/found_$name" "$corpus" 2>&1 | tail -n 12 |
+            "$build/found_$name" "tests/fuzz/corpus/$name" 2>&1 | tail -n 12 |
             sed -n "s/^stat::number_of_executed_units: */$name, executions: /p; /ERROR\|SUMMARY\|Test unit/p"
     done
 }
 
-kills() {
-    local count=${1:-100} program=${LLAMA_QUANTIZE:-build/test/examples/llama_quantize} i folder
-    local run=("$program" --window 64 --calibration-windows 2 --eval-windows 1 --no-baseline --method rtn --threads 1)
-    rm -rf "$build/whole" "$build/killed"
-    "${run[@]}" --output "$build/whole" > /dev/null 2>&1
-    local finished=0 killed=0
-    for ((i = 0; i < count; ++i)); do
-        rm -rf "$build/killed"
-        while :; do
-            "${run[@]}" --output "$build/killed" --resume > /dev/null 2> "$build/killed.err" &
-            local pid=$!
-            sleep "0.$(printf '%03d' $((RANDOM % 900)))"
-            if kill -9 $pid 2> /dev/null; then
-                killed=$((killed + 1))
-                wait $pid 2> /dev/null || true
-                # a folder that readers would take for a model holds all of it
-                if [ -e "$build/killed/model.safetensors.index.json" ]; then
-                    for folder in "$build"/whole/model-*; do cmp "$folder" "$build/killed/${folder##*/}"; done
-                fi
-            elif wait $pid; then
-                break
-            else
-                cat "$build/killed.err"
-                exit 1
-            fi
-            [ $((RANDOM % 3)) = 0 ] || continue
-            "${run[@]}" --output "$build/killed" --resume > /dev/null 2> "$build/killed.err" || { cat "$build/killed.err"; exit 1; }
-            break
+kills() { python3 cmake/kills.py "${RELIABILITY_PROGRAMS:-build/test/examples}" "$build/kills" "${1:-1000}"; }
+
+# Levels that this processor lacks end by SIGILL, and are left out by name.
+repeat() {
+    local level threads first="" program
+    for level in x86-64-v2 x86-64-v3 x86-64-v4; do
+        program=$build/bits-$level
+        g++ -std=c++20 -O2 -march=$level -fopenmp -Iinclude -Iexamples -isystem "$eigen" tests/repeat/bits.cpp -o "$program"
+        if ! "$program" 1 "$program.codes" > "$program.1" 2> /dev/null; then
+            echo "$level: left out, this processor does not run it"
+            continue
+        fi
+        for threads in 1 2 3 8; do
+            "$program" $threads "$program.again" > "$program.$threads"
+            cmp "$program.1" "$program.$threads"
+            cmp "$program.codes" "$program.again"
         done
-        diff -r "$build/whole" "$build/killed"
-        finished=$((finished + 1))
+        echo "$level: the same bits in 5 runs, by 1, 2, 3 and 8 threads"
+        if [ -n "$first" ]; then
+            diff "$first.1" "$program.1" | sed -n 's/^> \(.*[^ ]\)  *[0-9a-f]*$/    other bits than x86-64-v2: \1/p'
+            echo "    other codes: $(cmp -l "$first.codes" "$program.codes" | wc -l) of $(stat -c %s "$program.codes")"
+        fi
+        first=${first:-$program}
     done
-    echo "killed $killed times, $finished models finished afterwards, all the same bytes"
 }
 
 coverage() {
@@ -137,6 +137,6 @@ tidy() {
 }
 
 case "${1:-}" in
-    compilers | aarch64 | fuzz | kills | coverage | tidy) "$@" ;;
-    *) sed -n '2,11s/^# \{0,1\}//p' "$0"; exit 2 ;;
+    compilers | aarch64 | fuzz | kills | repeat | coverage | tidy) "$@" ;;
+    *) sed -n '2,12s/^# \{0,1\}//p' "$0"; exit 2 ;;
 esac
