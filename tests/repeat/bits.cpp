@@ -64,7 +64,7 @@ int main(int argc, char** argv) {
 
     const IntegerGrid plain{.bits = 3};
     const IntegerGrid searched{
-        .bits = 3, .scale_type = ScaleType::Float16, .clip = {.enabled = true, .search = ScaleSearch::Loss}};
+        .bits = 3, .clip = {.enabled = true, .search = ScaleSearch::Loss}, .scale_type = ScaleType::Float16};
     keep("rounding to nearest", round_weights<float>(cpu, weights, plain).to_host(cpu));
     HadamardTransform(n).apply(MatrixView(rotated.data(), tokens, n), Executor(std::atoi(argv[1])));
     print("Hadamard transform", rotated);
