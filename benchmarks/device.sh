@@ -2,8 +2,11 @@
 # Builds, checks and times the CUDA backend in one go, for a machine with a GPU.
 #
 #   benchmarks/device.sh [build] [test] [sanitize] [check] [table] [large] [model] [whole] [profile]
+#   benchmarks/device.sh cpu
 #
-# Without a step: build, check (test and sanitize side by side), table, large, model, whole.
+# Without a step: build, check (test and sanitize side by side), table, large, model, whole. `cpu` needs no GPU: whole
+# solves on 1, 2, 4, 8 and 16 threads, unless BENCH_SOLVE names a bench_solve after building one; less than 4 minutes on
+# 16 cores. OUT/cpu_<threads>.json is what benchmarks/plot --threads draws.
 #
 # DEPENDENCIES names folders with Eigen, Catch2, nlohmann_json and Google Benchmark (its library in lib);
 # ARCH the architecture; OUT a folder for logs.
@@ -108,6 +111,30 @@ model() {
 # Random weights of Llama-3-8B's shapes, through everything but files.
 whole() { "$work/model"; }
 
+# Whole solves by number of threads; sizes that take one thread minutes on 8 and more.
+cpu() {
+    program=${BENCH_SOLVE:-$work/bench_solve}
+    if [ -z "${BENCH_SOLVE:-}" ]; then
+        host=$(echo "$flags" | sed 's/--expt-relaxed-constexpr -arch=sm_[0-9]* -O1/-O3 -march=native -fopenmp -w/')
+        for source in benchmarks/solve benchmarks/ceilings examples/support/solvers; do
+            ${CXX:-g++} $host -c $source.cpp -o "$work/cpu_$(basename $source).o" &
+        done
+        wait
+        ${CXX:-g++} -fopenmp "$work"/cpu_*.o -o "$program" $(echo "$libraries" | sed 's/-Xlinker /-Wl,/g; s/-lcu[a-z]*//g') \
+            -lbenchmark || return
+    fi
+    for threads in 1 2 4 8 16; do
+        [ $threads -le "$(nproc)" ] || continue
+        sizes='1024/in:1024|4096/in:4096'
+        [ $threads -lt 8 ] || sizes="$sizes|4096/in:14336"
+        log=$out/cpu_$threads
+        echo "$threads threads"
+        OMP_NUM_THREADS=$threads "$program" --benchmark_filter="out:($sizes)/bits:4/clip:0" \
+            --benchmark_out="$log.json" --benchmark_out_format=json 2>"$log.err" |
+            sed -e 's,/manual_time, ,; s,/iterations:[0-9]*,,; s,/bits:4/clip:0,,' | tr -s ' -'
+    done
+}
+
 large() { rows solve large --benchmark_filter='in:53248'; }
 
 profile() {
@@ -131,6 +158,7 @@ for step in "$@"; do
         sanitize) sanitize ;;
         check) check ;;
         table) table ;;
+        cpu) cpu ;;
         large) large ;;
         model) model ;;
         whole) whole ;;

@@ -25,6 +25,9 @@ void measure(benchmark::State& state, const Operations& operations, Work work, D
     }
     std::nth_element(seconds.begin(), seconds.begin() + std::ptrdiff_t(seconds.size() / 2), seconds.end());
     const double median = seconds[seconds.size() / 2];
+#ifndef __CUDACC__
+    state.counters["threads"] = device.executor().threads();
+#endif
     state.counters["median_ms"] = 1e3 * median;
     state.counters[rate_name] = operations.all() / median / rate_unit;
     state.counters["of_gemm"] = operations.all() / median / product;

@@ -96,6 +96,7 @@ void sizes(benchmark::internal::Benchmark* b) {
             b->Args({m, n, bits, 0});
     }
     b->Args({2048, 2048, 4, 0})
+        ->Args({4096, 14336, 4, 0})
         ->Args({8192, 8192, 4, 0})
         ->Args({4096, 4096, 4, by_norm})
         ->Args({4096, 4096, 4, by_loss});

@@ -8,6 +8,7 @@ option(RESIDUA_MPI "Define residua::mpi (needs MPI 3)" OFF)
 option(RESIDUA_NCCL "Define residua::nccl (needs RESIDUA_CUDA and NCCL)" OFF)
 option(RESIDUA_LLAMA_CPP "Build the example gguf_quantize (needs llama.cpp: cmake/llama_cpp.sh)" OFF)
 option(RESIDUA_BLAS "Link BLAS and LAPACK to residua::residua and define EIGEN_USE_BLAS" OFF)
+option(RESIDUA_ONEDNN "Link oneDNN to residua::residua, for moments of bfloat16 tokens (cmake/setup.sh --onednn)" OFF)
 
 # These concern this project's own programs, never its users.
 option(RESIDUA_OPENMP "Link OpenMP to tests, examples and benchmarks where it is found" ON)

@@ -1,18 +1,21 @@
 #!/usr/bin/env bash
 # Installs what residua's build, tests and examples need and this machine lacks: Debian 12, Ubuntu 22.04 or newer.
 #
-#   cmake/setup.sh         compiler, CMake, Ninja and libraries
-#   cmake/setup.sh --ci    and clang, clang-format, their runtimes and Python's venv
-#   cmake/setup.sh --mpi   and Open MPI, for RESIDUA_MPI
+#   cmake/setup.sh           compiler, CMake, Ninja and libraries
+#   cmake/setup.sh --ci      and clang, clang-format, their runtimes and Python's venv
+#   cmake/setup.sh --mpi     and Open MPI, for RESIDUA_MPI
+#   cmake/setup.sh --onednn  and oneDNN, for RESIDUA_ONEDNN
 set -euo pipefail
 
 ci=false
 mpi=false
+onednn=false
 for option in "$@"; do
     case "$option" in
         --ci) ci=true ;;
         --mpi) mpi=true ;;
-        *) echo "usage: $0 [--ci] [--mpi]" >&2; exit 2 ;;
+        --onednn) onednn=true ;;
+        *) echo "usage: $0 [--ci] [--mpi] [--onednn]" >&2; exit 2 ;;
     esac
 done
 
@@ -68,6 +71,10 @@ need_header benchmark/benchmark.h libbenchmark-dev
 if $mpi; then
     have mpicxx || missing+=("libopenmpi-dev")
     have mpirun || missing+=("openmpi-bin")
+fi
+
+if $onednn; then
+    need_header oneapi/dnnl/dnnl.hpp libdnnl-dev
 fi
 
 if $ci; then

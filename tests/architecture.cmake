@@ -45,8 +45,8 @@ forbid("core/ depends on nothing but the standard library" "${include}" IN core/
 forbid("only backends/eigen.hpp includes Eigen" "${include}(unsupported/)?Eigen/" IN * OUTSIDE "^backends/eigen\\.hpp$")
 forbid("CUDA is for folders named cuda" "${include}(residua/.*/cuda/|cu[a-z_]*\\.h|cublas|cusolver|cub/|thrust/|mma\\.h)"
     IN * OUTSIDE "/cuda/|^(cuda|distributed)\\.hpp$")
-forbid("one header for each engine" "${include}(mpi|nccl)\\.h" IN *
-    OUTSIDE "^distributed/(mpi_communicator|cuda/nccl_communicator)\\.hpp$")
+forbid("one header for each engine" "${include}((mpi|nccl)\\.h|oneapi/)" IN *
+    OUTSIDE "^(distributed/(mpi_communicator|cuda/nccl_communicator)|backends/host/bf16_product)\\.hpp$")
 forbid("solvers know a backend by its concept only" "${include}residua/backends/"
     IN solver/* UNLESS "residua/backends/(backend|sweep_block|refine_block)\\.hpp")
 forbid("solvers have no feature switches" "#[ \t]*(if|ifdef|ifndef|elif|else)" IN solver/*)

@@ -97,6 +97,7 @@ struct ProbeMethod {
 ///  26. b.multiply_bytes(X, C), b.solve_upper_bytes(X), b.cholesky_upper_bytes(A), b.sweep_bytes<M>(grid, block),
 ///      b.right_factor_bytes<T>(rows, cols) and b.multiply_bytes(whether F is not empty, x, C), else 0: memory that
 ///      these operations take for themselves, see workspace_bytes().
+///  27. b.is_finite(A) -> bool, else by 11.: whether A holds neither NaN nor infinity.
 template <class B, class T>
 concept Backend = Real<T> &&
     requires(B& b, MatrixView<T> a, MatrixView<const T> c, MatrixView<Code> codes,

@@ -194,6 +194,7 @@ class Factorization {
 
     /// A row with NaN or infinity times zeros is NaN.
     bool rows_are_finite(MatrixView<const T> a) {
+        if constexpr (requires { backend_.is_finite(a); }) return backend_.is_finite(a);
         Matrix zeros = backend_.template workspace<T>(a.cols, 1);
         Matrix sums = backend_.template workspace<T>(a.rows, 1);
         backend_.set_zero(zeros.view());

@@ -1,6 +1,7 @@
 #pragma once
 
 #include <algorithm>
+#include <atomic>
 #include <chrono>
 #include <functional>
 #include <span>
@@ -138,6 +139,17 @@ class HostMatrices {
         double total = 0;
         for (const double sum : sums) total += sum;
         return total;
+    }
+
+    template <Real T>
+    bool is_finite(MatrixView<const T> a) {
+        std::atomic<bool> finite = true;
+        rows(a.rows, [&](Index i) {
+            int all = 1;
+            for (Index j = 0; j < a.cols; ++j) all &= detail::is_finite(a(i, j));
+            if (!all) finite.store(false, std::memory_order_relaxed);
+        });
+        return finite;
     }
 
     template <Real T>
