@@ -170,8 +170,11 @@ class Comparison {
             const ModelMethod with{.name = method,
                                    .residual_stream = settings_.corrects_stream(method),
                                    .final_norm = settings_.final_norm};
-            const auto calibration = engine->calibrate(
-                calibration_, with.references(Index(calibration_.size())), settings_.activations);
+            const bool reads_tokens = with.reads_tokens() || !settings_.plot.empty();
+            const llama::Windows none;
+            const llama::Windows& windows = reads_tokens ? calibration_ : none;
+            const auto calibration =
+                engine->calibrate(windows, with.references(Index(windows.size())), settings_.activations);
             ModelQuantizer quantizer(
                 with, ranks_, [&](const Progress& p) { line.quantizing(p, engine->model().config.blocks); });
             row.layers = quantizer.run(*calibration, output);

@@ -29,6 +29,9 @@ struct ModelMethod {
     /// Whether layers by this method can correct the residual stream.
     static bool reads_moments(const std::string& name) { return name != "rtn" && name != "none"; }
 
+    /// Whether anything but the errors of LayerRecord depends on the calibration tokens.
+    bool reads_tokens() const { return reads_moments(name) || final_norm; }
+
     bool corrects_stream() const { return reads_moments(name) && residual_stream; }
 
     /// How many of so many windows have to go through the full-precision model too.

@@ -60,7 +60,7 @@ TEST_CASE("llama_quantize: what the device writes is what it measured, and is go
           "[programs][device]") {
     if (!has_device()) return;
     constexpr double tolerance = 2e-3;
-    const std::string rotation = GENERATE("none", "hadamard");
+    const std::string rotation = GENERATE("none", "hadamard", "hadamard --online-hadamard");
     const Folder folder;
     const std::string output = folder / "model";
     const std::string options =

@@ -64,12 +64,28 @@ TEST_CASE("llama_quantize: every method is measured, the better ones are better"
     CHECK(perplexity["full precision"] < perplexity["qep"]);
     CHECK(perplexity["qep"] < perplexity["rtn"]);
     CHECK(perplexity["gptq"] < perplexity["rtn"]);
+    for (const auto& layer : rows[1]["layers"]) CHECK(layer["output_error"].get<double>() > 0);
 
     const std::string svg = content(folder / "errors.svg");
     std::size_t lines = 0;
     for (std::size_t at = 0; (at = svg.find("<polyline", at)) != std::string::npos; ++at) ++lines;
     CHECK(lines == 4);
     CHECK(contains(svg, ">qep</text>"));
+}
+
+TEST_CASE("llama_quantize: rounding looks at no calibration token", "[programs]") {
+    const Folder folder;
+    const auto rows_of = [&](const std::string& calibration) {
+        const Output result = llama_quantize(
+            folder, calibration + " --window 64 --eval-windows 2 --bits 3 --method rtn --json");
+        INFO(result.err);
+        REQUIRE(result.code == 0);
+        return nlohmann::json::parse(result.out);
+    };
+    const auto few = rows_of("--calibration-windows 1"), more = rows_of("--calibration-windows 8");
+    CHECK(few[1]["perplexity"] == more[1]["perplexity"]);
+    REQUIRE(few[1]["layers"].size() == 42);
+    for (const auto& layer : more[1]["layers"]) CHECK(layer["output_error"].is_null());
 }
 
 TEST_CASE("llama_quantize: the output is the model that was measured", "[programs]") {
