@@ -170,7 +170,9 @@ class Comparison {
             const ModelMethod with{.name = method,
                                    .residual_stream = settings_.corrects_stream(method),
                                    .final_norm = settings_.final_norm};
-            const bool reads_tokens = with.reads_tokens() || !settings_.plot.empty();
+            // On a device the forward pass takes a small part of the run.
+            const bool reads_tokens =
+                with.reads_tokens() || !settings_.plot.empty() || settings_.device == "cuda";
             const llama::Windows none;
             const llama::Windows& windows = reads_tokens ? calibration_ : none;
             const auto calibration =
