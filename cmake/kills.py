@@ -5,7 +5,7 @@
 
 After every kill each file that has its final name holds either all bytes of the old output or all of the new one, never of both
 in what a reader would take for a model, and the same command ends in the new bytes. KILLS (1000) go to llama_quantize, a tenth
-as many each to its GGUF output, quantize_layer and, where it is there, gguf_quantize.
+as many each to its GGUF output and to quantize_layer.
 
 Full and read-only disks are small tmpfs mounts, which take root; without it that part is left out by name.
 """
