@@ -312,7 +312,7 @@ TEST_CASE("Bad input to any function is refused by name", "[solver][bad_input]")
         CHECK(contains(outcome, cell.expected));
         CHECK(contains(outcome, "residua: "));
     }
-    CHECK(cells.size() > 250);
+    CHECK(cells.size() > 240);
     CHECK(v.solve() == Status::Success);
 }
 

@@ -215,7 +215,8 @@ class PackedProduct {
     /// Terms that A is packed for at a time: whole blocks, a few MB.
     static Index terms_at_once(Index rows, Index terms) {
         constexpr Index elements = (Index(1) << 23) / static_cast<Index>(sizeof(T));
-        const Index blocks = std::max<Index>(1, elements / (Tile::padded_height(rows) * Tile::depth));
+        const Index of_block = Tile::padded_height(std::max<Index>(1, rows)) * Tile::depth;
+        const Index blocks = std::max<Index>(1, elements / of_block);
         return std::max<Index>(1, std::min(blocks * Tile::depth, terms));
     }
 
