@@ -368,7 +368,10 @@ TEMPLATE_TEST_CASE("A condition number of 1e12", "[solver][trouble]", RESIDUA_TE
         const Solved solved = solve<GPTQ, TestType>(layer, options, grid);
         REQUIRE(solved.status == Status::Success);
         const double objective = reference::symmetric_objective(layer.w, solved.dequantized, layer.x);
-        CHECK(solved.report.objective->symmetric == Approx(objective).epsilon(1e-3));
+        // Float's rounding of H, 6e-8 of its largest eigenvalue, counts in directions that are seen 1e-12 times as well, into
+        // which the errors of weights have gone: measured 2.3e-3.
+        const double rounding = std::is_same_v<typename TestType::Scalar, double> ? 1e-3 : 1e-2;
+        CHECK(solved.report.objective->symmetric == Approx(objective).epsilon(rounding));
         if (std::is_same_v<typename TestType::Scalar, double>) {
             CHECK(solved.report.damping_retries == 0);
         } else {
