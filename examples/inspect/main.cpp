@@ -6,7 +6,7 @@
 #include <iostream>
 #include <numeric>
 
-#include "../support/choices.hpp"
+#include "../support/command_line.hpp"
 #include "../support/output_file.hpp"
 #include "../support/text.hpp"
 #include "quantized_file.hpp"
@@ -97,9 +97,8 @@ int main(int argc, char** argv) {
     auto* dequantize = app.add_option("--dequantize", settings.dequantize, "layer to dequantize");
     dequantize->needs(output);
     output->needs(dequantize);
-    try {
-        app.parse(argc, argv);
-        refuse_empty(app);
+    return exit_code_of(app, [&] {
+        parse_arguments(app, argc, argv);
         if (!settings.output.empty()) {
             const std::filesystem::path input = settings.input;
             require_new_file("--output", settings.output, overwrite);
@@ -111,10 +110,5 @@ int main(int argc, char** argv) {
                                    : run(settings, QuantizedCheckpoint(settings.input));
         finish_stdout();
         return all_shown ? 0 : 1;
-    } catch (const CLI::ParseError& error) {
-        return app.exit(error);
-    } catch (const std::exception& error) {
-        std::cerr << error.what() << '\n';
-        return 2;
-    }
+    });
 }

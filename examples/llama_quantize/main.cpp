@@ -121,8 +121,9 @@ class Comparison {
             std::fprintf(stderr, "%s: %td blocks, %zu windows to calibrate on, %zu to evaluate\n",
                          settings_.model.c_str(), config.blocks, calibration_.size(), evaluation_.size());
             announce_memory(memory_needed(config));
-            require_finite_weights(settings_.model);
-            require_one_head(settings_.model, config.tied_head);
+            const residua::io::SafetensorsCheckpoint checkpoint(settings_.model);
+            require_finite_weights(checkpoint, executor_);
+            require_one_head(checkpoint, config.tied_head);
         }
         read_rotations(config);
         if (!settings_.output.empty() && ranks_.rank() == 0) open_outputs(config);
@@ -168,7 +169,7 @@ class Comparison {
         try {
             ProgressLine line(method, ranks_);
             const ModelMethod with{.name = method,
-                                   .residual_stream = settings_.corrects_stream(method),
+                                   .residual_stream = settings_.solve.corrects_stream(method),
                                    .final_norm = settings_.final_norm};
             // On a device the forward pass takes a small part of the run.
             const bool reads_tokens =

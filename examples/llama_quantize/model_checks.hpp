@@ -5,8 +5,10 @@
 #include <cstring>
 #include <filesystem>
 #include <nlohmann/json.hpp>
+#include <residua/backends/host/executor.hpp>
 #include <residua/io.hpp>
 #include <string>
+#include <vector>
 
 /// What a model is checked for before hours of work that would end in the same: each throws std::invalid_argument.
 
@@ -27,28 +29,31 @@ bool has_exponent_of_ones(std::span<const std::byte> bytes, Word exponent) {
 }  // namespace detail
 
 /// All weights are finite, but for embeddings: those of tokens that never occur may be anything.
-inline void require_finite_weights(const std::filesystem::path& model) {
+inline void require_finite_weights(const residua::io::SafetensorsCheckpoint& model,
+                                   const residua::Executor& executor) {
     using residua::io::DType;
-    const residua::io::SafetensorsCheckpoint checkpoint(model);
-    for (const auto& tensor : checkpoint.tensors()) {
-        if (tensor.name.ends_with("embed_tokens.weight")) continue;
-        const bool is_broken = (tensor.dtype == DType::BF16 &&
-                                detail::has_exponent_of_ones<std::uint16_t>(tensor.bytes, 0x7f80)) ||
-                               (tensor.dtype == DType::F16 &&
-                                detail::has_exponent_of_ones<std::uint16_t>(tensor.bytes, 0x7c00)) ||
-                               (tensor.dtype == DType::F32 &&
-                                detail::has_exponent_of_ones<std::uint32_t>(tensor.bytes, 0x7f800000));
-        residua::require(!is_broken, "--model: '" + tensor.name + "' has", "NaN or infinity",
+    const auto& tensors = model.tensors();
+    std::vector<char> is_broken(tensors.size());
+    executor(residua::Index(tensors.size()), [&](residua::Index i) {
+        const auto& tensor = tensors[std::size_t(i)];
+        if (tensor.name.ends_with("embed_tokens.weight")) return;
+        is_broken[std::size_t(i)] = (tensor.dtype == DType::BF16 &&
+                                     detail::has_exponent_of_ones<std::uint16_t>(tensor.bytes, 0x7f80)) ||
+                                    (tensor.dtype == DType::F16 &&
+                                     detail::has_exponent_of_ones<std::uint16_t>(tensor.bytes, 0x7c00)) ||
+                                    (tensor.dtype == DType::F32 &&
+                                     detail::has_exponent_of_ones<std::uint32_t>(tensor.bytes, 0x7f800000));
+    });
+    for (std::size_t i = 0; i < tensors.size(); ++i)
+        residua::require(!is_broken[i], "--model: '" + tensors[i].name + "' has", "NaN or infinity",
                          "finite weights");
-    }
 }
 
 /// A model whose output layer is said to be the embedding has no other one, which would be left out.
-inline void require_one_head(const std::filesystem::path& model, bool is_tied) {
-    const residua::io::SafetensorsCheckpoint checkpoint(model);
+inline void require_one_head(const residua::io::SafetensorsCheckpoint& model, bool is_tied) {
     const std::string embedding = "model.embed_tokens.weight", head = "lm_head.weight";
-    if (!is_tied || !checkpoint.contains(head) || !checkpoint.contains(embedding)) return;
-    residua::require(std::ranges::equal(checkpoint.info(head).bytes, checkpoint.info(embedding).bytes),
+    if (!is_tied || !model.contains(head) || !model.contains(embedding)) return;
+    residua::require(std::ranges::equal(model.info(head).bytes, model.info(embedding).bytes),
                      "config.json: tie_word_embeddings is", "true",
                      "false, for lm_head.weight differs from the embedding");
 }

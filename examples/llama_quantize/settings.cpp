@@ -1,7 +1,7 @@
 #include "settings.hpp"
 
 #include "../support/activation_arguments.hpp"
-#include "../support/choices.hpp"
+#include "../support/command_line.hpp"
 #include "../support/ggml_types.hpp"
 #include "../support/solver_arguments.hpp"
 
@@ -68,13 +68,7 @@ Settings parse_settings(CLI::App& app, int argc, char** argv) {
                                           "what to quantize with, separated by commas; none: evaluate");
     methods->delimiter(',')->transform(present_name)->check(CLI::IsMember(known))->capture_default_str();
     const SolverArguments solver(app, s.solve);
-    bool corrects_stream = false;
-    const CLI::Option* stream =
-        app.add_flag("--residual-stream,!--no-residual-stream", corrects_stream,
-                     "o_proj and down_proj correct what the residual stream carries (default: with qep)");
-    const CLI::Option* stream_alpha =
-        app.add_option("--stream-alpha", s.solve.options.stream_alpha, "part of it that they correct")
-            ->capture_default_str();
+    const StreamArguments stream(app, s.solve, "o_proj and down_proj");
     const CLI::Option* final_norm = app.add_flag("--final-norm,!--no-final-norm", s.final_norm,
                                                  "fit the last norm's weights to what the blocks became");
     app.add_option(
@@ -84,7 +78,7 @@ Settings parse_settings(CLI::App& app, int argc, char** argv) {
         ->capture_default_str();
     app.add_option("--rotation-seed", s.rotation_seed, "of the random signs")->capture_default_str();
     app.add_option("--rotation-steps", s.rotation_steps, "of --rotate learned, at most, for each rotation")
-        ->check(CLI::NonNegativeNumber)
+        ->check(not_negative)
         ->capture_default_str();
     const CLI::Option* online = app.add_flag(
         "--online-hadamard,!--no-online-hadamard", s.online_hadamard,
@@ -122,8 +116,7 @@ Settings parse_settings(CLI::App& app, int argc, char** argv) {
         ->capture_default_str();
     app.add_option("--rank-timeout", s.cooperation.timeout, "seconds that ranks wait for each other")
         ->capture_default_str();
-    app.parse(argc, argv);
-    refuse_empty(app);
+    parse_arguments(app, argc, argv);
 
     if (format == "gptq-v1") s.format = io::GPTQVersion::V1;
     if (format.starts_with("gguf-")) {
@@ -141,16 +134,11 @@ Settings parse_settings(CLI::App& app, int argc, char** argv) {
         if (final_norm->count() == 0) s.final_norm = true;
     }
     solver.complete(s.solve);
-    if (stream->count() > 0) s.residual_stream = corrects_stream;
+    stream.complete(s.methods);
     const auto some = [&](auto predicate) {
         return std::any_of(s.methods.begin(), s.methods.end(), predicate);
     };
     const auto quantizes = [](const std::string& method) { return method != "none"; };
-    const auto corrects = [&](const std::string& method) { return s.corrects_stream(method); };
-    require(!corrects_stream || some(corrects), "--residual-stream: --methods is", s.methods.front(),
-            "one that reads moments, as gptq and qep do");
-    require(stream_alpha->count() == 0 || some(corrects), "--stream-alpha: --residual-stream is", "off",
-            "on, or --method qep");
     require(final_norm->count() == 0 || !s.final_norm || some(quantizes), "--final-norm: --methods is",
             "none", "one that quantizes");
     require(solver.best->count() == 0 || some(quantizes), "--best: --methods is", "none",

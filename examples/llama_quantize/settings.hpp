@@ -30,7 +30,6 @@ struct Settings {
     residua::Index evaluation_windows = 0;
     std::vector<std::string> methods{"gptq", "gptaq", "rescomp", "qep"};
     SolveSettings solve;
-    std::optional<bool> residual_stream;  ///< absent: for QEP alone
     bool final_norm = false;
     std::string rotation = "none";
     std::uint64_t rotation_seed = 0;
@@ -56,11 +55,6 @@ struct Settings {
 
     bool rotation_is_file() const {
         return rotation != "none" && rotation != "hadamard" && rotation != "learned";
-    }
-
-    /// Whether o_proj and down_proj by this method correct what the residual stream carries.
-    bool corrects_stream(const std::string& method) const {
-        return method != "rtn" && method != "none" && residual_stream.value_or(method == "qep");
     }
 };
 

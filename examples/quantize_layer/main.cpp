@@ -8,23 +8,20 @@
 ///     block_formats.cpp     the blocks of GGUF, NVFP4, MXFP4 and NF4
 ///     cuda.cu               --device cuda
 
-#include <CLI/CLI.hpp>
 #include <iostream>
-#include <nlohmann/json.hpp>
 
+#include "../support/command_line.hpp"
+#include "../support/layer_record.hpp"
 #include "../support/output_file.hpp"
 #include "methods.hpp"
 
 namespace {
 
 nlohmann::json to_json(const Row& row) {
-    const auto number = [](double value) {
-        return std::isfinite(value) ? nlohmann::json(value) : nlohmann::json();
-    };
     return {{"method", row.method},
             {"status", row.status},
-            {"objective", number(row.objective)},
-            {"relative_output_error", number(row.relative_output_error)},
+            {"objective", number_or_null(row.objective)},
+            {"relative_output_error", number_or_null(row.relative_output_error)},
             {"accumulate_seconds", row.accumulate_seconds},
             {"solve_seconds", row.solve_seconds}};
 }
@@ -64,14 +61,9 @@ int run(const Settings& settings) {
 
 int main(int argc, char** argv) {
     CLI::App app("Quantizes one linear layer and measures the error of its output.", "quantize_layer");
-    try {
+    return exit_code_of(app, [&] {
         const int code = run(parse_settings(app, argc, argv));
         finish_stdout();
         return code;
-    } catch (const CLI::ParseError& error) {
-        return app.exit(error);
-    } catch (const std::exception& error) {
-        std::cerr << error.what() << '\n';
-        return 2;
-    }
+    });
 }

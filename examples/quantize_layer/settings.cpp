@@ -3,7 +3,7 @@
 #include <residua/io/formats/gptq_config.hpp>
 #include <residua/io/formats/onnx_matmul.hpp>
 
-#include "../support/choices.hpp"
+#include "../support/command_line.hpp"
 #include "../support/ggml_types.hpp"
 #include "../support/output_file.hpp"
 #include "../support/solver_arguments.hpp"
@@ -40,8 +40,7 @@ Settings parse_settings(CLI::App& app, int argc, char** argv) {
     app.add_flag("--json", s.json, "print the table as JSON");
     app.add_flag("--allow-degraded", s.allow_degraded,
                  "end with 0 in spite of dead inputs, raised damping or layers worse than rounding");
-    app.parse(argc, argv);
-    refuse_empty(app);
+    parse_arguments(app, argc, argv);
     if (solver.best->count() > 0 && method->count() == 0) s.method = "qep";
     solver.complete(s.solve);
     for (int i = 1; i < argc; ++i) s.command += std::string(i > 1 ? " " : "") + argv[i];

@@ -13,6 +13,8 @@ struct SolveSettings {
     residua::IntegerGrid grid{.bits = 4, .symmetry = residua::Symmetry::Restricted};
     residua::SolverOptions options{.report_objective = true};
     std::optional<double> alpha, beta;  ///< absent: the method's default
+    std::optional<bool>
+        residual_stream;  ///< whether layers that write to it correct what it carries; absent: by QEP
 
     /// Throws std::invalid_argument for values out of range.
     void validate() const {
@@ -23,6 +25,11 @@ struct SolveSettings {
     /// Puts the number of columns in the place of grid_default, for what is written about the solve.
     void resolve_group_size() {
         options.group_size = residua::resolve_group_size<residua::IntegerGrid>(options.group_size);
+    }
+
+    /// Whether layers that write to the residual stream correct, by this method, what it carries.
+    bool corrects_stream(const std::string& method) const {
+        return method != "rtn" && method != "none" && residual_stream.value_or(method == "qep");
     }
 
     /// `method` with the coefficients that were asked for.

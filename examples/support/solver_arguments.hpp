@@ -152,3 +152,34 @@ struct SolverArguments {
                          "loss");
     }
 };
+
+/// The options of SolveSettings that concern the residual stream of a whole model.
+class StreamArguments {
+  public:
+    /// `layers`: those that write to it, for the help. Both must outlive `app`'s parsing.
+    StreamArguments(CLI::App& app, SolveSettings& settings, const std::string& layers) : settings_(settings) {
+        asked_ = app.add_flag("--residual-stream,!--no-residual-stream");
+        asked_->description(layers + " correct what the residual stream carries (default: with qep)");
+        alpha_ =
+            app.add_option("--stream-alpha", settings.options.stream_alpha, "part of it that they correct")
+                ->capture_default_str();
+    }
+
+    /// After parsing. Throws std::invalid_argument where options have no effect on any of `methods`.
+    void complete(const std::vector<std::string>& methods) const {
+        if (asked_->count() > 0) settings_.residual_stream = asked_->as<bool>();
+        const bool some = std::any_of(methods.begin(), methods.end(), [&](const std::string& method) {
+            return settings_.corrects_stream(method);
+        });
+        residua::require(some || !settings_.residual_stream.value_or(false),
+                         "--residual-stream: --methods is", methods.front(),
+                         "one that reads moments, as gptq and qep do");
+        residua::require(some || alpha_->count() == 0, "--stream-alpha: --residual-stream is", "off",
+                         "on, or --method qep");
+    }
+
+  private:
+    SolveSettings& settings_;
+    CLI::Option* asked_;
+    CLI::Option* alpha_;
+};

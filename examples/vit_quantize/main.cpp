@@ -11,6 +11,7 @@
 #include <nlohmann/json.hpp>
 #include <random>
 
+#include "../support/command_line.hpp"
 #include "../support/memory.hpp"
 #include "../support/output_file.hpp"
 #include "quantize_model.hpp"
@@ -184,16 +185,8 @@ void print(const std::vector<Row>& rows, bool json) {
 int main(int argc, char** argv) {
     Eigen::setNbThreads(1);  // images and blocks run in parallel, not the products within them
     CLI::App app("Quantizes a vision transformer and measures its accuracy.", "vit_quantize");
-    Settings settings;
-    try {
-        settings = parse_settings(app, argc, argv);
-    } catch (const CLI::ParseError& error) {
-        return app.exit(error);
-    } catch (const std::exception& error) {
-        std::cerr << error.what() << '\n';
-        return 2;
-    }
-    try {
+    return exit_code_of(app, [&] {
+        const Settings settings = parse_settings(app, argc, argv);
         const std::vector<Row> rows = Comparison(settings).run();
         print(rows, settings.json);
         finish_stdout();
@@ -202,8 +195,5 @@ int main(int argc, char** argv) {
         for (const Row& row : rows)
             for (const Run& run : row.runs) degraded |= announce_degraded(row.method, run.layers);
         return failed || (degraded && !settings.allow_degraded) ? 1 : 0;
-    } catch (const std::exception& error) {
-        std::cerr << error.what() << '\n';
-        return 2;
-    }
+    });
 }

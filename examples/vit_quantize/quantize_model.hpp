@@ -54,7 +54,7 @@ class ModelQuantizer {
                 const bool writes_stream = layer == vit::Layer::Proj || layer == vit::Layer::Fc2;
                 quantize(vit::block_prefix(b) + vit::name_of(layer), original.blocks[at][layer],
                          model.blocks[at][layer], streams,
-                         writes_stream && settings_.corrects_stream(method_), settings_.solve);
+                         writes_stream && settings_.solve.corrects_stream(method_), settings_.solve);
                 each([&](const vit::Model& m, const vit::Runner& r, vit::Activations& a, const float*) {
                     r.advance(layer, m.blocks[at], a);
                 });
@@ -76,7 +76,7 @@ class ModelQuantizer {
     static constexpr Index sample_images = 16;  // that the errors of LayerRecord are of
 
     bool needs_reference() const {
-        return settings_.corrects_stream(method_) ||
+        return settings_.solve.corrects_stream(method_) ||
                (method_ != "rtn" && with_method(method_, settings_.solve, []<class Method>(const Method&) {
                     return Method::residuals != residua::Residuals::None;
                 }));

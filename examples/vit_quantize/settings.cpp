@@ -1,6 +1,7 @@
 #include "settings.hpp"
 
 #include "../support/activation_arguments.hpp"
+#include "../support/command_line.hpp"
 #include "../support/output_file.hpp"
 #include "../support/solver_arguments.hpp"
 
@@ -17,7 +18,7 @@ Settings parse_settings(CLI::App& app, int argc, char** argv) {
     app.add_option("--test", s.evaluation,
                    "likewise, to measure on (default: test.safetensors of the model)");
     app.add_option("--calibration-images", s.calibration_images, "as many, drawn at random; 0: all")
-        ->check(CLI::NonNegativeNumber)
+        ->check(not_negative)
         ->capture_default_str();
     app.add_option("--draws", s.draws, "of calibration images: means and standard errors over as many runs")
         ->check(CLI::PositiveNumber)
@@ -28,13 +29,7 @@ Settings parse_settings(CLI::App& app, int argc, char** argv) {
             ->check(CLI::IsMember(method_names()))
             ->capture_default_str();
     const SolverArguments solver(app, s.solve);
-    bool corrects_stream = false;
-    const CLI::Option* stream =
-        app.add_flag("--residual-stream,!--no-residual-stream", corrects_stream,
-                     "attn.proj and mlp.fc2 correct what the residual stream carries (default: with qep)");
-    const CLI::Option* stream_alpha =
-        app.add_option("--stream-alpha", s.solve.options.stream_alpha, "part of it that they correct")
-            ->capture_default_str();
+    const StreamArguments stream(app, s.solve, "attn.proj and mlp.fc2");
     app.add_option("--patch-bits", s.patch_bits, "bits of the patch embedding's weights; 16: as they are")
         ->capture_default_str();
     ActivationArguments inputs;
@@ -46,24 +41,16 @@ Settings parse_settings(CLI::App& app, int argc, char** argv) {
     app.add_flag("--json", s.json, "print the table as JSON");
     app.add_flag("--allow-degraded", s.allow_degraded,
                  "end with 0 in spite of dead inputs, raised damping or layers worse than rounding");
-    app.add_option("--threads", s.threads, "threads; 0: all")
-        ->check(CLI::NonNegativeNumber)
-        ->capture_default_str();
-    app.parse(argc, argv);
+    app.add_option("--threads", s.threads, "threads; 0: all")->check(not_negative)->capture_default_str();
+    parse_arguments(app, argc, argv);
 
     if (solver.best->count() > 0 && methods->count() == 0) s.methods = {"qep"};
     solver.complete(s.solve);
-    if (stream->count() > 0) s.residual_stream = corrects_stream;
+    stream.complete(s.methods);
     if (s.calibration.empty()) s.calibration = s.model / "calibration.safetensors";
     if (s.evaluation.empty()) s.evaluation = s.model / "test.safetensors";
     s.activations = inputs.get("--activation-bits");
 
-    const auto corrects = [&](const std::string& method) { return s.corrects_stream(method); };
-    const bool some_correct = std::any_of(s.methods.begin(), s.methods.end(), corrects);
-    require(!corrects_stream || some_correct, "--residual-stream: --methods is", s.methods.front(),
-            "one that reads moments, as gptq and qep do");
-    require(stream_alpha->count() == 0 || some_correct, "--stream-alpha: --residual-stream is", "off",
-            "on, or --method qep");
     require(s.patch_bits == 16 || (s.patch_bits >= 2 && s.patch_bits <= 8), "--patch-bits is", s.patch_bits,
             "2 to 8, or 16");
     require(s.draws == 1 || s.calibration_images > 0, "--draws: --calibration-images is", "0, all of them",
@@ -72,6 +59,7 @@ Settings parse_settings(CLI::App& app, int argc, char** argv) {
         require(s.methods.size() == 1, "--output: --methods is", "more than one", "one");
         require(s.draws == 1, "--output: --draws is", s.draws, "1");
         require_new_file("--output", s.output, overwrite);
+        require_apart("--output", s.output, {s.model, s.calibration, s.evaluation});
     }
     s.solve.validate();
     check_methods(app, s.solve, s.methods);

@@ -23,17 +23,11 @@ struct Settings {
     residua::Index draws = 1;                 ///< of the calibration images
     std::vector<std::string> methods{"rtn", "gptq", "gptaq", "rescomp", "qep"};
     SolveSettings solve;
-    std::optional<bool> residual_stream;                      ///< absent: for QEP alone
     int patch_bits = 8;                                       ///< of the patch embedding; 16: as it is
     std::optional<residua::ActivationQuantizer> activations;  ///< of the inputs of blocks' linear layers
     int threads = 0;                                          ///< 0: as many as the machine has
     bool json = false;
     bool allow_degraded = false;  ///< success in spite of what Degradation lists
-
-    /// Whether attn.proj and mlp.fc2 by this method correct what the residual stream carries.
-    bool corrects_stream(const std::string& method) const {
-        return method != "rtn" && residual_stream.value_or(method == "qep");
-    }
 };
 
 /// Throws CLI::ParseError for what is no option and std::invalid_argument for values that do not fit.

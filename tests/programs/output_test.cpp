@@ -181,6 +181,12 @@ TEST_CASE("programs never replace what they read", "[programs]") {
         contains(refusal_in(run_program(RESIDUA_QUANTIZE_LAYER, folder,
                                         "--method rtn --overwrite --input " + layer + " --output " + layer)),
                  "--output: '" + layer + "' is read by this run, expected another file"));
+    copy_files(RESIDUA_EXAMPLE_DATA_DIR "/tiny-vit", folder / "vit",
+               {"config.json", "model.safetensors", "calibration.safetensors", "test.safetensors"});
+    CHECK(contains(refusal_in(run_program(RESIDUA_VIT_QUANTIZE, folder,
+                                          "--method rtn --overwrite --model " + (folder / "vit") +
+                                              " --output " + (folder / "vit/model.safetensors"))),
+                   "is read by this run"));
     CHECK(contains(refusal_in(run_program(RESIDUA_INSPECT, folder,
                                           layer + " --overwrite --dequantize x --output " + layer)),
                    "is read by this run"));

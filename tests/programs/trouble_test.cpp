@@ -116,6 +116,7 @@ TEST_CASE("programs refuse at once what would fail or change nothing", "[program
              {vit, "--methods gptq --model " + (folder / "no"), "no"},
              {layer, "--method rtn --output ''", "--output is '', expected a value"},
              {llama, "--methods rtn --output ''", "--output is '', expected a value"},
+             {vit, "--methods rtn --output ''", "--output is '', expected a value"},
              {llama, "--methods rtn --plot ''", "--plot is '', expected a value"},
              {llama, "--methods rtn --window 1024",
               "the longest window has tokens: 1024, expected at most max_position_embeddings"},

@@ -11,11 +11,11 @@
 ///     sequential.hpp           layer after layer, each on what the quantized ones before it pass on; handoff.hpp
 ///     quantizing_run.hpp       what the ways through a model share
 
-#include <CLI/CLI.hpp>
 #include <fstream>
 #include <iostream>
 #include <residua/io/formats/model_config.hpp>
 
+#include "../../support/command_line.hpp"
 #include "calibration_text.hpp"
 #include "one_pass.hpp"
 #include "sequential.hpp"
@@ -120,20 +120,9 @@ int quantize(const Settings& settings) {
 int main(int argc, char** argv) {
     Eigen::setNbThreads(1);  // blocks run in parallel, not the products within them
     CLI::App app("Quantizes a GGUF model with llama.cpp inside.", "gguf_quantize");
-    Settings settings;
-    try {
-        settings = parse_settings(app, argc, argv);
-    } catch (const CLI::ParseError& error) {
-        return app.exit(error);
-    } catch (const std::exception& error) {
-        std::cerr << error.what() << '\n';
-        return 2;
-    }
-    try {
+    return exit_code_of(app, [&] {
+        const Settings settings = parse_settings(app, argc, argv);
         engine::Log::keep();
         return quantize(settings);
-    } catch (const std::exception& error) {
-        std::cerr << error.what() << '\n';
-        return 2;
-    }
+    });
 }

@@ -1,6 +1,6 @@
 #include "settings.hpp"
 
-#include "../../support/choices.hpp"
+#include "../../support/command_line.hpp"
 #include "../../support/solver_arguments.hpp"
 #include "type_names.hpp"
 
@@ -61,8 +61,7 @@ Settings parse_settings(CLI::App& app, int argc, char** argv) {
     app.add_flag("--allow-unseen-experts", s.allow_unseen, "round the experts that read no token");
     app.add_flag("--allow-degraded", s.allow_degraded,
                  "end with 0 in spite of dead inputs, raised damping or layers worse than rounding");
-    app.parse(argc, argv);
-    refuse_empty(app);
+    parse_arguments(app, argc, argv);
 
     if (solver.best->count() > 0 && method->count() == 0)
         s.method = sequential->count() > 0 && !s.sequential ? "gptq" : "qep";

@@ -132,20 +132,27 @@ class EigenBackend : public HostBackend {
         return uses_blas ? 0 : detail::PackedProduct<T, Nothing>::bytes(rows, terms);
     }
 
-    /// The same by a BLAS, one call for each tile.
-    template <Real T>
-    void product_by_tiles(T alpha, const Factor<T>& a, const Factor<T>& x, T beta, MatrixView<T> c,
-                          Index diagonal) const {
+    /// task(i, j, height, width) for the tiles of C that have elements (i, j) with j - i >= diagonal.
+    template <class T, class Task>
+    void for_tiles(MatrixView<T> c, Index diagonal, Task task) const {
         constexpr Index tile = 512;
         const Index across = (c.cols + tile - 1) / tile;
         tasks((c.rows + tile - 1) / tile * across, [&](Index t) {
             const Index i = t / across * tile;
             const Index j = t % across * tile;
-            const Index height = std::min(tile, c.rows - i);
             const Index width = std::min(tile, c.cols - j);
-            const Index first = diagonal + i - j;  // diagonal of the tile
-            if (width - 1 < first) return;
+            if (j + width - 1 - i < diagonal) return;
             const OneThread one_thread;
+            task(i, j, std::min(tile, c.rows - i), width);
+        });
+    }
+
+    /// The same by a BLAS, one call for each tile.
+    template <Real T>
+    void product_by_tiles(T alpha, const Factor<T>& a, const Factor<T>& x, T beta, MatrixView<T> c,
+                          Index diagonal) const {
+        for_tiles(c, diagonal, [&](Index i, Index j, Index height, Index width) {
+            const Index first = diagonal + i - j;  // diagonal of the tile
             const Factor<T> left = a.block(i, 0, height, a.cols());
             const Factor<T> right = x.block(0, j, x.rows(), width);
             Dense<T> crossed(first > 1 - height ? height : 0, width);
@@ -328,16 +335,17 @@ class EigenBackend : public HostBackend {
     template <Element In, Real T>
     void accumulate(MatrixView<const In> y, MatrixView<const In> y_fp, MatrixView<const In> x,
                     std::span<const float> weights, MatrixView<T> h) {
+        const Index diagonal = y.data ? everything(h) : 0;
 #ifdef RESIDUA_ONEDNN
         if constexpr (std::is_same_v<In, bfloat16> && std::is_same_v<T, float>) {
             if (detail::has_fast_bf16_products())
                 return add_batches<bfloat16>(
                     bf16_batch_tokens, y, y_fp, x, weights,
-                    [&](auto left, auto right) { add_bf16_product(left, right, h, !y.data); });
+                    [&](auto left, auto right) { add_bf16_product(left, right, h, diagonal); });
         }
 #endif
         add_batches<T>(batch_tokens, y, y_fp, x, weights, [&](auto left, auto right) {
-            product(T(1), Factor<T>{left, true}, Factor<T>{right}, T(1), h, y.data ? everything(h) : 0);
+            product(T(1), Factor<T>{left, true}, Factor<T>{right}, T(1), h, diagonal);
         });
     }
 
@@ -356,23 +364,17 @@ class EigenBackend : public HostBackend {
                              add(y.data ? gather_tokens(tokens, roots, y_fp, y, deviations) : right, right);
                          });
     }
+
 #ifdef RESIDUA_ONEDNN
-    /// H += A' X, its upper triangle alone if `upper`, by tiles.
+    /// H += A' X, of H the elements (i, j) with j - i >= diagonal.
     void add_bf16_product(MatrixView<const bfloat16> a, MatrixView<const bfloat16> x, MatrixView<float> h,
-                          bool upper) const {
-        constexpr Index tile = 512;
-        const Index across = (h.cols + tile - 1) / tile;
-        tasks((h.rows + tile - 1) / tile * across, [&](Index t) {
-            const Index i = t / across * tile;
-            const Index j = t % across * tile;
-            if (upper && j < i) return;
-            const Index height = std::min(tile, h.rows - i);
-            const Index width = std::min(tile, h.cols - j);
-            const OneThread one_thread;
+                          Index diagonal) const {
+        for_tiles(h, diagonal, [&](Index i, Index j, Index height, Index width) {
             Matrix<float> sums(height, width);
             detail::multiply_bf16(a.block(0, i, a.rows, height), x.block(0, j, x.rows, width), sums.view());
             for (Index k = 0; k < height; ++k) {
-                for (Index l = upper && i == j ? k : 0; l < width; ++l) h(i + k, j + l) += sums(k, l);
+                for (Index l = std::max<Index>(0, k + diagonal + i - j); l < width; ++l)
+                    h(i + k, j + l) += sums(k, l);
             }
         });
     }
