@@ -42,6 +42,19 @@ std::string first_block_of_tiny(const Folder& folder) {
     return model;
 }
 
+/// The model in `output` has the perplexity that the run which wrote it has measured.
+void check_measured(const Folder& folder, const Output& made, const std::string& output) {
+    INFO(made.err);
+    REQUIRE(made.code == 0);
+    const Output read =
+        llama_quantize(folder, small + "--method none --json --model " + output + " --calibration " + tiny +
+                                   "/calibration.txt --eval " + tiny + "/eval.txt");
+    INFO(read.err);
+    REQUIRE(read.code == 0);
+    const double measured = nlohmann::json::parse(made.out)[1]["perplexity"];
+    CHECK(nlohmann::json::parse(read.out)[0]["perplexity"].get<double>() == Approx(measured).epsilon(1e-5));
+}
+
 }  // namespace
 
 TEST_CASE("llama_quantize: every method is measured, the better ones are better", "[programs]") {
@@ -100,15 +113,7 @@ TEST_CASE("llama_quantize: the output is the model that was measured", "[program
         folder, small + "--method gptq --bits 4 --symmetric full --order activation --residual-stream " +
                     "--final-norm --rotate " + rotation + " --format " + format + " --json --output " +
                     output);
-    INFO(made.err);
-    REQUIRE(made.code == 0);
-    const Output read =
-        llama_quantize(folder, small + "--method none --json --model " + output + " --calibration " + tiny +
-                                   "/calibration.txt --eval " + tiny + "/eval.txt");
-    INFO(read.err);
-    REQUIRE(read.code == 0);
-    const double measured = nlohmann::json::parse(made.out)[1]["perplexity"];
-    CHECK(nlohmann::json::parse(read.out)[0]["perplexity"].get<double>() == Approx(measured).epsilon(1e-5));
+    check_measured(folder, made, output);
 
     const auto config = nlohmann::json::parse(content(output + "/config.json"));
     CHECK(config["quantization_config"]["checkpoint_format"] ==
@@ -147,15 +152,7 @@ TEST_CASE("llama_quantize: a checkpoint of every format is the model that was me
     const std::string command =
         small + "--method rtn --json --format " + c.format + " " + c.options + " --output " + output;
     const Output made = llama_quantize(folder, command);
-    INFO(made.err);
-    REQUIRE(made.code == 0);
-    const Output read =
-        llama_quantize(folder, small + "--method none --json --model " + output + " --calibration " + tiny +
-                                   "/calibration.txt --eval " + tiny + "/eval.txt");
-    INFO(read.err);
-    REQUIRE(read.code == 0);
-    const double measured = nlohmann::json::parse(made.out)[1]["perplexity"];
-    CHECK(nlohmann::json::parse(read.out)[0]["perplexity"].get<double>() == Approx(measured).epsilon(1e-5));
+    check_measured(folder, made, output);
 
     const auto config = nlohmann::json::parse(content(output + "/config.json"));
     CHECK(config["quantization_config"]["quant_method"] == c.method);
