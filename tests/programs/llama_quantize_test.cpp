@@ -42,8 +42,8 @@ std::string first_block_of_tiny(const Folder& folder) {
     return model;
 }
 
-/// The model in `output` has the perplexity that the run which wrote it has measured.
-void check_measured(const Folder& folder, const Output& made, const std::string& output) {
+/// The model in `output` has the perplexity that the run which wrote it has measured, which is returned.
+double check_measured(const Folder& folder, const Output& made, const std::string& output) {
     INFO(made.err);
     REQUIRE(made.code == 0);
     const Output read =
@@ -53,6 +53,7 @@ void check_measured(const Folder& folder, const Output& made, const std::string&
     REQUIRE(read.code == 0);
     const double measured = nlohmann::json::parse(made.out)[1]["perplexity"];
     CHECK(nlohmann::json::parse(read.out)[0]["perplexity"].get<double>() == Approx(measured).epsilon(1e-5));
+    return measured;
 }
 
 }  // namespace
@@ -152,7 +153,7 @@ TEST_CASE("llama_quantize: a checkpoint of every format is the model that was me
     const std::string command =
         small + "--method rtn --json --format " + c.format + " " + c.options + " --output " + output;
     const Output made = llama_quantize(folder, command);
-    check_measured(folder, made, output);
+    const double measured = check_measured(folder, made, output);
 
     const auto config = nlohmann::json::parse(content(output + "/config.json"));
     CHECK(config["quantization_config"]["quant_method"] == c.method);
